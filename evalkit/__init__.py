@@ -1,0 +1,1 @@
+"""Measure video generation models."""

@@ -1,0 +1,1 @@
+"""Videos, data sets, rendered scenes and dialled defects."""

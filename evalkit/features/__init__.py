@@ -1,0 +1,1 @@
+"""Frozen networks and fixed computations whose output several metrics share."""

@@ -1,0 +1,1 @@
+"""Imports every module that registers extractors; `make_extractor` reads the names from there."""

@@ -1,0 +1,1 @@
+"""Benchmark suites: prompts, protocols and metrics in one small file each."""

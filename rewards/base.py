@@ -1,0 +1,99 @@
+"""A reward: a differentiable number per clip, higher is better. The metric of the same name is this very object."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.clips import ClipSpec, check_frames
+from evalkit.features.base import Extractor, extract, make_extractor
+from evalkit.metrics.base import Measurement
+
+
+class Reward(nn.Module):
+    """`reward(frames, prompts, fps) -> (B,)`, differentiable in `frames`, higher is better.
+
+    Subclasses declare the class attributes below and implement `measure`. A reward scores the frames it is given;
+    `spec` says which frames the metric of the same name reads from a video file.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    metric_sign: ClassVar[int] = 1  # -1 where the metric is printed lower-is-better (artifacts)
+    unit: ClassVar[str] = ""
+    range: ClassVar[tuple[float, float]] = (0.0, 1.0)  # of the reward
+    summary: ClassVar[str] = ""
+    spec: ClassVar[ClipSpec] = ClipSpec()
+    extractor_keys: ClassVar[tuple[str, ...]] = ()
+    needs_prompts: ClassVar[bool] = False
+    needs_fps: ClassVar[bool] = False
+    min_frames: ClassVar[int] = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extractors = nn.ModuleDict()
+        for key in self.extractor_keys:
+            self.extractors[key.replace(".", "_")] = make_extractor(key)
+
+    def parameters_of_protocol(self) -> dict[str, Any]:
+        """Constants that change the number, for the protocol id."""
+        return {}
+
+    def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
+                fps: Tensor | None) -> Measurement:
+        """The reward with components and curves, from frames and the features of `extractor_keys`, all (B, ...)."""
+        raise NotImplementedError(f"{type(self).__name__} must implement measure()")
+
+    def score(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
+              fps: Tensor | None) -> Tensor:
+        """(B,) rewards from features extracted before (the runner caches them)."""
+        return self.measure(frames, features, prompts, fps).value
+
+    def forward(self, frames: Tensor | Sequence[Tensor], prompts: Sequence[str] | None = None,
+                fps: float | Tensor | None = None) -> Tensor:
+        """(B,) rewards of frames (B, T, 3, H, W) in [0, 1], or of a list of (T, 3, H, W) of unequal shapes.
+
+        Raises ValueError on a wrong shape, range or number of prompts, too few frames, or a missing fps.
+        """
+        return self._measure_any(frames, prompts, fps).value
+
+    def components(self, frames: Tensor | Sequence[Tensor], prompts: Sequence[str] | None = None,
+                   fps: float | Tensor | None = None) -> dict[str, Tensor]:
+        """What the reward is made of: name -> (B,)."""
+        return dict(self._measure_any(frames, prompts, fps).components)
+
+    def _measure_any(self, frames, prompts, fps) -> Measurement:
+        clips = [clip.unsqueeze(0) for clip in frames] if isinstance(frames, (list, tuple)) else [frames]
+        for clip in clips:
+            self._check(clip)
+        count = sum(len(clip) for clip in clips)
+        if self.needs_prompts and (prompts is None or isinstance(prompts, str) or len(prompts) != count):
+            got = prompts if prompts is None or isinstance(prompts, str) else len(prompts)
+            raise ValueError(f"{self.name}: expected {count} prompts, one per clip, got {got!r}")
+        if self.needs_fps and fps is None:
+            raise ValueError(f"{self.name}: expected fps (a number or (B,)), got None; it is never guessed")
+        rates = None if fps is None else torch.as_tensor(fps, dtype=torch.float32).to(clips[0].device).expand(count)
+        if rates is not None and not bool((rates > 0).all()):
+            raise ValueError(f"{self.name}: expected positive fps, got {rates.tolist()}")
+        measured, start = [], 0
+        for clip in clips:
+            here = slice(start, start := start + len(clip))
+            features = {key: extract(module, clip) for key, module in self._by_key()}
+            measured.append(self.measure(clip, features, None if prompts is None else list(prompts[here]),
+                                         None if rates is None else rates[here]))
+        if len(measured) == 1:
+            return measured[0]
+        return Measurement(
+            torch.cat([one.value for one in measured]),
+            {key: torch.cat([one.components[key] for one in measured]) for key in measured[0].components},
+        )
+
+    def _by_key(self) -> list[tuple[str, Extractor]]:
+        return [(key, self.extractors[key.replace(".", "_")]) for key in self.extractor_keys]
+
+    def _check(self, clip: Tensor) -> None:
+        check_frames(clip)
+        if clip.shape[1] < self.min_frames:
+            raise ValueError(f"{self.name}: expected at least {self.min_frames} frames, got {clip.shape[1]}")

@@ -1,0 +1,17 @@
+"""Shared fixtures. Real clips and weights lie outside the repository; tests that use them skip where they are absent."""
+from pathlib import Path
+
+import pytest
+import torch
+
+ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
+
+torch.set_num_threads(1)  # one video per process is how evalkit uses cores
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real clips, ratings, prompts and weights."""
+    if not ASSETS.is_dir():
+        pytest.skip(f"real clips and weights are absent: {ASSETS}")
+    return ASSETS
