@@ -41,7 +41,7 @@ def pixels(frames: Tensor) -> float:
 @register_corruption("blur", "spatial")
 def blur(frames: Tensor, dial: Dial) -> Tensor:
     """Gaussian blur."""
-    return gaussian_blur(frames.float(), dial(0.7, 1.2, 2.0, 3.4, 6.0) * pixels(frames))
+    return gaussian_blur(frames.float(), dial(0.7, 1.1, 1.7, 2.7, 4.5) * pixels(frames))
 
 
 @register_corruption("noise", "spatial")
@@ -54,7 +54,6 @@ def noise(frames: Tensor, dial: Dial) -> Tensor:
 @register_corruption("blocks", "spatial")
 def blocks(frames: Tensor, dial: Dial) -> Tensor:
     """Coarse quantisation of 8x8 DCT blocks, as JPEG and MPEG at a low bit rate."""
-    step = dial(1.5, 3.0, 5.0, 8.0, 14.0)
     height, width = frames.shape[-2:]
     to_ycc = torch.tensor([LUMA, (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813)], device=frames.device)
     ycc = torch.einsum("dc,tchw->tdhw", to_ycc, frames.float() - 128)
@@ -63,7 +62,8 @@ def blocks(frames: Tensor, dial: Dial) -> Tensor:
     basis = torch.cos(math.pi / 8 * (k + 0.5) * k[:, None]) * 0.5
     basis[0] *= math.sqrt(0.5)  # orthonormal DCT-II
     coarser = torch.tensor([1.0, 2.0, 2.0], device=frames.device).view(3, 1, 1, 1, 1)  # chroma
-    steps = step * coarser * (14 + 6.0 * (k + k[:, None]))
+    steps = dial(2.0, 3.5, 6.0, 10.0, 18.0) * coarser * (14 + 6.0 * (k + k[:, None]))
+    steps[..., 0, 0] = 16.0  # codecs keep the mean of a block fine
     tiles = ycc.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-2, -3)  # (T, 3, rows, columns, 8, 8)
     quantised = (basis @ tiles @ basis.T).div_(steps).round_().mul_(steps)
     ycc = (basis.T @ quantised @ basis).transpose(-2, -3).flatten(-4, -3).flatten(-2)
@@ -73,7 +73,7 @@ def blocks(frames: Tensor, dial: Dial) -> Tensor:
 @register_corruption("banding", "colour")
 def banding(frames: Tensor, dial: Dial) -> Tensor:
     """Few levels per channel: contours in smooth gradients."""
-    spacing = 255 / (dial(32, 16, 10, 6, 4) - 1)
+    spacing = 255 / (dial(32, 20, 13, 9, 6) - 1)
     return frames.float().div_(spacing).round_().mul_(spacing)
 
 

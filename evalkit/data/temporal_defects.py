@@ -150,11 +150,13 @@ def camera_jitter(frames: Tensor, dial: Dial) -> Tensor:
 
 @register_corruption("vanish", "temporal")
 def vanish(frames: Tensor, dial: Dial) -> Tensor:
-    """From the middle of the clip on, the most detailed spot is filled in from its surroundings."""
+    """From mid-clip on, the most detailed central spot is filled in from its surroundings."""
     height, width = frames.shape[-2:]
     short, start = min(height, width), len(frames) // 2
     grey = luma(frames[start:start + 1])
     detail = gaussian_blur((grey - gaussian_blur(grey, pixels(frames))).abs(), short / 10)[0, 0]
+    central = [torch.hann_window(n + 2, periodic=False, device=grey.device)[1:-1] for n in (height, width)]
+    detail *= torch.outer(*central)
     spot = int(detail.argmax())
     ys = torch.arange(height, device=frames.device) - spot // width
     xs = torch.arange(width, device=frames.device) - spot % width
