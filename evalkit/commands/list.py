@@ -1,0 +1,68 @@
+"""evalkit list: metrics, features, datasets, suites or protocols: direction, range, weights present or not."""
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from evalkit.catalogue import read_catalogue
+
+KINDS = ("metrics", "features", "datasets", "suites", "protocols")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = __doc__
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def main(args: argparse.Namespace) -> int:
+    rows = rows_of(args.kind)
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    _print(args.kind, rows)
+    return 0
+
+
+def rows_of(kind: str) -> list[dict[str, Any]]:
+    """What there is of one kind, one dict each, ready for JSON."""
+    if kind == "datasets":
+        from evalkit.data.datasets import DATASETS
+
+        return [{"name": name, "summary": summary} for name, summary in DATASETS.items()]
+    if kind == "suites":
+        from evalkit.suites import available_suites
+
+        return [{"name": suite.name, "summary": suite.summary, "metrics": list(suite.metrics),
+                 "prompts": len(suite.prompts)} for suite in available_suites()]
+    rows = read_catalogue()[kind]
+    if kind in ("metrics", "features"):
+        from evalkit.features.weights import missing_for
+
+        for row in rows:
+            missing = [name for key in row.get("extractors", [row["name"]]) for name in missing_for(key)]
+            row["weights"] = f"missing: evalkit weights fetch {missing[0]}" if missing else "present"
+    return rows
+
+
+def _print(kind: str, rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in rows[0] if rows else ("name",):
+        if column not in ("version", "extractors"):
+            table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*[escape(_cell(column, row)) for column in row if column not in ("version", "extractors")])
+    Console().print(table)
+
+
+def _cell(column: str, row: dict[str, Any]) -> str:
+    value = row[column]
+    if column == "range":
+        low, high = value
+        return f"{'−∞' if low is None else f'{low:g}'} … {'∞' if high is None else f'{high:g}'}"
+    return ", ".join(value) if isinstance(value, list) else str(value)
