@@ -161,7 +161,8 @@ def vanish(frames: Tensor, dial: Dial) -> Tensor:
     ys = torch.arange(height, device=frames.device) - spot // width
     xs = torch.arange(width, device=frames.device) - spot % width
     radius = dial(0.06, 0.1, 0.15, 0.2, 0.26) * short
-    keep = ((ys[:, None] ** 2 + xs**2).sqrt() - radius).clamp(0, 1)[None, None]  # one pixel of soft edge
+    distance = (ys[:, None] ** 2 + xs**2).sqrt()
+    keep = (3 * (distance / radius - 1)).clamp(0, 1)[None, None]  # soft edge
     later = frames[start:].float()
     around = gaussian_blur(later * keep, radius / 2) / gaussian_blur(keep, radius / 2).clamp_min(1e-4)
     return torch.cat([frames[:start].float(), torch.lerp(around, later, keep)])
