@@ -36,7 +36,9 @@ def cluster_bootstrap(values: Sequence[float], clusters: Sequence | None = None,
     means = _resampled_means(sums, counts, draws, np.random.default_rng(seed))
     if np.ptp(means) == 0:
         return float(mean), float(mean)
-    below = np.clip(np.mean(means < mean) + np.mean(means == mean) / 2, 1 / draws, 1 - 1 / draws)
+    near = 1e-9 * np.ptp(means)  # sums in another order differ in the last digit, and must still tie
+    below = (np.mean(means < mean - near) + np.mean(means <= mean + near)) / 2
+    below = np.clip(below, 1 / draws, 1 - 1 / draws)
     left_out = (sums.sum() - sums) / (counts.sum() - counts)
     pull = left_out.mean() - left_out
     spread = np.sum(pull**2)
@@ -124,8 +126,8 @@ def compare_paired(a: Sequence[float], b: Sequence[float], clusters: Sequence | 
     needed = prompts_needed(effect)
     pairs = int(min(np.isin(list(clusters), shared).sum(), np.isin(list(clusters_b), shared).sum()))
     return PairedComparison(
-        difference, cluster_bootstrap(differences, seed=seed), p_value, effect, pairs, len(shared), needed,
-        verdict(difference, p_value, len(shared), needed, higher_is_better))
+        difference, sign_flip_interval(differences, draws=draws, seed=seed), p_value, effect, pairs, len(shared),
+        needed, verdict(difference, p_value, len(shared), needed, higher_is_better))
 
 
 def _prompt_means(values: np.ndarray, clusters: Sequence) -> dict:
@@ -135,17 +137,55 @@ def _prompt_means(values: np.ndarray, clusters: Sequence) -> dict:
 
 def sign_flip_p(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value that the differences (K,) are symmetric about 0: all 2^K signs up to K = 14, else sampled."""
-    values = np.sort(_finite(differences, "differences"))
+    return _p_value(0.0, *_sign_flips(_finite(differences, "differences"), draws, seed))
+
+
+def sign_flip_interval(differences: Sequence[float], *, draws: int = 10_000, seed: int = 0) -> Interval | None:
+    """The shifts that `sign_flip_p` does not reject at .05, so that interval and p-value never disagree.
+
+    Below 6 prompts no sign-flip test can reject: Student's t interval there, None for a single prompt.
+    """
+    differences = _finite(differences, "differences")
+    if len(differences) < 6 or np.ptp(differences) == 0:
+        return cluster_bootstrap(differences)
+    flips = _sign_flips(differences, draws, seed)
+    mean, reach = float(differences.mean()), float(np.ptp(differences))
+    low, high = (_last_accepted(mean, side * reach, flips) for side in (-1, 1))
+    return low, high
+
+
+def _sign_flips(differences: np.ndarray, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Flipped sums (S,) and the sums of their signs (S,).
+
+    The first row flips nothing: it is what was seen, and counts among the sampled ones (Phipson & Smyth, 2010).
+    """
+    values = np.sort(differences)
     k = len(values)
-    seen = abs(values.sum()) * (1 - 1e-12)  # ties of the sum must count as ties
     if k <= EXACT_SIGN_FLIPS:
         signs = 1 - 2.0 * ((np.arange(2**k)[:, None] >> np.arange(k)) & 1)
-        return float(np.mean(np.abs(signs @ values) >= seen))
-    rng, extreme = np.random.default_rng(seed), 0
+        return signs @ values, signs.sum(1)
+    rng, sums, totals = np.random.default_rng(seed), [np.array([values.sum()])], [np.array([float(k)])]
     for start in range(0, draws, step := max(1, _ROWS // k)):
         signs = 1 - 2.0 * rng.integers(0, 2, (min(step, draws - start), k))
-        extreme += int(np.sum(np.abs(signs @ values) >= seen))
-    return (extreme + 1) / (draws + 1)
+        sums.append(signs @ values)
+        totals.append(signs.sum(1))
+    return np.concatenate(sums), np.concatenate(totals)
+
+
+def _p_value(shift: float, sums: np.ndarray, totals: np.ndarray) -> float:
+    flipped = np.abs(sums - shift * totals)
+    tie = 1e-12 * (np.abs(sums).max() + abs(shift) * totals[0])
+    return float(np.mean(flipped >= flipped[0] - tie))
+
+
+def _last_accepted(mean: float, reach: float, flips: tuple[np.ndarray, np.ndarray]) -> float:
+    inside, outside = mean, mean + reach
+    while _p_value(outside, *flips) >= 0.05:
+        outside += reach
+    for _ in range(50):
+        middle = (inside + outside) / 2
+        inside, outside = (middle, outside) if _p_value(middle, *flips) >= 0.05 else (inside, middle)
+    return inside
 
 
 def prompts_needed(effect_size: float | None, *, power: float = 0.8, level: float = 0.05) -> int | None:
@@ -227,12 +267,9 @@ def compare_unpaired(a: float, ci_a: Interval | None, b: float, ci_b: Interval |
     else:
         p_value = float(2 * norm.sf(abs(difference) / half * norm.ppf(0.975)))
     if p_value < 0.05:
-        return UnpairedComparison(difference, ci95, p_value, _direction(difference, higher_is_better))
+        word = verdict(difference, p_value, 0, None, higher_is_better)
+        return UnpairedComparison(difference, ci95, p_value, word)
     return UnpairedComparison(difference, ci95, p_value, "not distinguishable: the interval holds 0")
-
-
-def _direction(difference: float, higher_is_better: bool) -> str:
-    return "better" if (difference > 0) == higher_is_better else "worse"
 
 
 def spearman_with_interval(x: Sequence[float], y: Sequence[float], clusters: Sequence | None = None, *,
