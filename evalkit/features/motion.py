@@ -1,0 +1,157 @@
+"""Motion between consecutive frames, weight-free: the camera's similarity transform, local flow, what they leave over."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.shots import hard_cuts, shrink
+from evalkit.features.similarity import fit_similarity, similarity_flow, slopes, warp
+
+SIZE = 64  # short side of the finest level; global motion is solved there, local flow one level above
+LEVELS = 3
+CHUNK = 24  # pairs at a time: what fits the processor's cache is twice as fast
+REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
+OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
+SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
+WINDOW = 5  # pixels over which local flow is taken as constant
+SLOPE_FLOOR = 0.01  # luma per pixel: ridge of the local flow, which is zero where there is nothing to follow
+LARGEST_STEP = 0.75  # pixels per iteration of the local flow
+FASTEST = 0.05  # share of the picture whose motion is "the size of all motion"
+
+
+@register_extractor("motion")
+class Motion(Extractor):
+    """(B, T, 3, H, W) frames to motion from frame t to t+1, lengths in fractions of the short side, angles in radians.
+
+    transform (B, T-1, 4): tx, ty, log_scale, angle of the global similarity about the image centre, y downwards; a
+    foreground that covers less than about half of the picture does not disturb it.
+    exposure (B, T-1, 2): gain and offset of the luma, fitted along: luma_t+1 - mean_t = (1 + gain)(luma_t - mean_t) +
+    offset. They are removed before anything below is measured, so that flicker is not motion.
+    displacement (B, T-1): mean length of the fastest 5 % of the total (global and local) flow.
+    residual (B, T-1): mean absolute luma difference that global and local motion leave; residual_peak (B, T-1): the
+    same over the worst block of an eighth of the short side.
+    thumbs (B, T, 3, h, w): the frames at a short side of 64, unless smaller.
+    cut (B, T-1): 1.0 where frame t+1 begins another shot; the other numbers mean nothing there. No gradient.
+    """
+
+    key = "motion"
+    level = "sequence"
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        if frames.shape[1] < 2:
+            raise ValueError(f"motion: expected at least 2 frames, got {frames.shape[1]}")
+        thumbs = shrink(frames.float(), SIZE)
+        pairs = zip(*(level.split(CHUNK) for side in _pyramids(thumbs) for level in side), strict=True)
+        found = [_measure(levels[: len(levels) // 2], levels[len(levels) // 2:]) for levels in pairs]
+        shape = (frames.shape[0], frames.shape[1] - 1)
+        by_clip = {key: torch.cat([one[key] for one in found]).unflatten(0, shape) for key in found[0]}
+        return by_clip | {"thumbs": thumbs, "cut": hard_cuts(thumbs)}
+
+
+def _measure(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Everything about N pairs, given as luma pyramids of (N, h, w)."""
+    costs = _shift_costs(first[0].detach(), second[0].detach())
+    transform, exposure = fit_similarity(first, second, _best_shift(costs.mean(dim=2), first[0]))
+    flow, left = _local_flow(first, second, transform, exposure, costs)
+    block = max(1, min(left.shape[-2:]) // 8)
+    return {
+        "transform": transform,
+        "exposure": exposure,
+        "displacement": _fastest(flow),
+        "residual": left.mean((1, 2)),
+        "residual_peak": F.avg_pool2d(left[:, None], block).flatten(1).amax(1),
+    }
+
+
+def _pyramids(thumbs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Luma of the earlier and of the later frame of every pair, coarse to fine, each (B*(T-1), h, w)."""
+    luma = (thumbs * thumbs.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(2)
+    levels = [luma]
+    while len(levels) < LEVELS and min(levels[0].shape[-2:]) >= 16:
+        levels.insert(0, F.avg_pool2d(levels[0], 2))
+    return [level[:, :-1].flatten(0, 1) for level in levels], [level[:, 1:].flatten(0, 1) for level in levels]
+
+
+def _shift_costs(first: Tensor, second: Tensor) -> Tensor:
+    """(N, shifts, H*W): how much luma differs under every whole-pixel shift, the change of the mean taken out."""
+    count, height, width = first.shape
+    brighter = second.mean((1, 2), keepdim=True) - first.mean((1, 2), keepdim=True)
+    padded = F.pad((second - brighter)[:, None], [REACH] * 4, mode="replicate")
+    moved = F.unfold(padded, (height, width)).view(count, height * width, -1).transpose(1, 2)
+    return (moved - first.flatten(1)[:, None]).abs().clamp_max(OUTLIER)
+
+
+def _shifts(like: Tensor) -> Tensor:
+    """(shifts, 2) x and y of the searched shifts, in fractions of the short side."""
+    steps = torch.arange(-REACH, REACH + 1, device=like.device, dtype=like.dtype) / min(like.shape[-2:])
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+def _best_shift(cost: Tensor, like: Tensor) -> Tensor:
+    """(N, 2) shift of least cost (N, shifts); a shorter one where that is nothing worse."""
+    shifts = _shifts(like)
+    return shifts[(cost + 1e-3 * shifts.norm(dim=1)).argmin(dim=1)]
+
+
+def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Tensor, exposure: Tensor,
+                costs: Tensor) -> tuple[Tensor, Tensor]:
+    """Total flow (N, 2, h, w) on the level below the finest, and what luma it leaves (N, h, w), absolute."""
+    a, b = (first[-2:][0], second[-2:][0])
+    a = _expose(a, exposure)
+    size = a.shape[-2:]
+    glide = similarity_flow(transform, *size)
+    with torch.no_grad():
+        jump = _local_jump(first[0], second[0], transform.detach(), exposure.detach(), costs)
+        flow = glide + F.interpolate(jump, size=size, mode="bilinear", align_corners=False)
+        for _ in range(2):
+            flow = _flow_step(a, b, flow)
+    flow = _flow_step(a, b, flow - glide.detach() + glide)
+    moved, inside = warp(b, flow)
+    return flow, (moved - a).abs() * inside
+
+
+def _expose(luma: Tensor, exposure: Tensor) -> Tensor:
+    """The earlier frame (N, H, W) under the later one's gain and offset."""
+    mean = luma.mean((1, 2), keepdim=True)
+    gain, offset = (part[:, None, None] for part in exposure.unbind(-1))
+    return (1 + gain) * (luma - mean) + mean + offset
+
+
+def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tensor, costs: Tensor) -> Tensor:
+    """(N, 2, h, w) on the coarsest level: by how much things jump beside the global motion, else zero."""
+    height, width = first.shape[-2:]
+    glide = similarity_flow(transform, height, width)
+    moved, inside = warp(second, glide)
+    stay = _smooth(((moved - _expose(first, exposure)).abs().clamp_max(OUTLIER) * inside)[:, None], 3)[:, 0]
+    around = _smooth(costs.view(len(costs), -1, height, width), 3)
+    best, where = around.min(dim=1)
+    jump = _shifts(first)[where].permute(0, 3, 1, 2) - glide
+    return jump * (best + SHIFT_GAIN < stay)[:, None]
+
+
+def _smooth(maps: Tensor, window: int) -> Tensor:
+    return F.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)
+
+
+def _flow_step(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
+    """One Lucas-Kanade iteration (N, 2, h, w) with a constant flow per window."""
+    short = min(first.shape[-2:])
+    dx, dy = (slope / short for slope in slopes(first))  # luma per pixel
+    moved, inside = warp(second, flow)
+    error = (moved - first) * inside
+    products = torch.stack([dx * dx, dx * dy, dy * dy, dx * error, dy * error], dim=1)
+    xx, xy, yy, xe, ye = _smooth(products, WINDOW).unbind(1)
+    xx, yy = xx + SLOPE_FLOOR**2, yy + SLOPE_FLOOR**2
+    step = torch.stack([yy * xe - xy * ye, xx * ye - xy * xe], dim=1) / (xx * yy - xy * xy)[:, None]
+    return flow - step.clamp(-LARGEST_STEP, LARGEST_STEP) / short
+
+
+def _fastest(flow: Tensor) -> Tensor:
+    """(N,) mean length of the fastest part of the flow (N, 2, h, w)."""
+    length = (flow.square().sum(1) + 1e-12).sqrt().flatten(1) - 1e-6
+    return length.topk(max(1, round(FASTEST * length.shape[1])), dim=1).values.mean(1)
