@@ -8,11 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from evalkit.features.weights import MissingWeights as MissingWeights
+
 FeatureTree = Tensor | dict[str, Tensor]
-
-
-class MissingWeights(FileNotFoundError):
-    """The weights of an extractor are not on this machine; the message ends with the command that fetches them."""
 
 
 class Extractor(nn.Module):
