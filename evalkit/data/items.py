@@ -1,0 +1,86 @@
+"""One video of a set, where it lies and what is known about it; and what counts as a video."""
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv",
+    ".gif", ".webp", ".npy", ".npz", ".pt",
+})
+FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})  # .webp is a video
+
+
+class MissingVideos(UserWarning):
+    """A data set lists videos that do not lie where they should; the message counts them."""
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """A video that may or may not be readable; reading it later says why not."""
+
+    source: Any  # a path, or an array of frames
+    name: str  # stable, relative, unique within the set; "/" between folders
+    prompt: str | None = None
+    seed: int | None = None  # tells samples of one prompt apart: the generator's seed, or the sample's number
+    fps: float | None = None  # frames per second where the file does not say, or says it wrong
+    image: Path | None = None  # first frame given to an image-to-video model
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def natural_key(name: str) -> tuple[list[Any], str]:
+    """Sorts `clip2` before `clip10`, upper and lower case together; a total order, whatever the disk says."""
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def in_natural_order(items: Iterable[VideoItem]) -> list[VideoItem]:
+    """The items by natural order of their names."""
+    return sorted(items, key=lambda item: natural_key(item.name))
+
+
+def check_unique(items: Sequence[VideoItem], where: str) -> Sequence[VideoItem]:
+    """The items; ValueError where two have one name, because a video would count twice."""
+    seen: set[str] = set()
+    for item in items:
+        if item.name in seen:
+            raise ValueError(f"{where}: expected each video once, got {item.name!r} twice")
+        seen.add(item.name)
+    return items
+
+
+def walk_files(root: Path) -> Iterator[Path]:
+    """Every visible file below `root`; links to folders are followed once; OSError if unreadable."""
+    visited: set[str] = set()
+
+    def complain(error: OSError) -> None:
+        raise error
+
+    for folder, children, files in os.walk(root, followlinks=True, onerror=complain):
+        real = os.path.realpath(folder)
+        if real in visited:  # a link back up: its files are listed already
+            children.clear()
+            continue
+        visited.add(real)
+        children[:] = sorted(child for child in children if not _hidden(child))
+        yield from (Path(folder, name) for name in sorted(files) if not _hidden(name))
+
+
+def is_video_name(path: Path) -> bool:
+    """Whether the suffix is one that videos have; the content is judged when it is read."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_frame_folder(files: Sequence[Path]) -> bool:
+    """Whether a folder of exactly these files is one video: images that differ in a final number alone."""
+    images = all(path.suffix.lower() in FRAME_SUFFIXES for path in files)
+    numbered = all(re.search(r"[0-9]$", path.stem) for path in files)
+    return images and numbered and len({re.sub(r"[0-9]+$", "", path.stem) for path in files}) == 1
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
