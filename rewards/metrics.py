@@ -7,6 +7,7 @@ from evalkit.clips import ClipBatch
 from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
 from rewards.base import Reward
+from rewards.text_alignment import ClipAlignment
 
 
 class RewardMetric(PerClipMetric):
@@ -49,3 +50,6 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
     })
     register_metric(reward_class.name)(cls)
     return reward_class
+
+
+register_reward(ClipAlignment)

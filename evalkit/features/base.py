@@ -81,4 +81,6 @@ def make_extractor(key: str) -> Extractor:
     known = available_extractors()
     if name not in known:
         raise ValueError(f"unknown extractor {name!r}; there are: {', '.join(known)}")
-    return known[name](*arguments).eval().requires_grad_(False)
+    extractor = known[name](*arguments).eval().requires_grad_(False)
+    extractor.key = key  # as it was asked for: scores look their features up by it
+    return extractor

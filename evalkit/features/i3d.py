@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evalkit.features import preprocess
 from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.weight_files import NEEDED
 from evalkit.features.weights import checked_weights, find_weights, load_state
 
 MIN_FRAMES = 10
@@ -146,7 +147,7 @@ def load_inception(path: Path, norm_eps: float) -> InceptionI3D:
 @register_extractor("i3d")
 def load_i3d() -> I3D:
     """TF-Hub I3D: the TorchScript carrier where it is here, else the VideoGPT / TATS state dict."""
-    path, sha256 = checked_weights("i3d_torchscript", "i3d_pretrained_400")
+    path, sha256 = checked_weights(*NEEDED["i3d"][0])
     if path == find_weights("i3d_torchscript"):
         return TorchScriptI3D(torch.jit.load(str(path), map_location="cpu"), "i3d", sha256)
     return I3D(load_inception(path, norm_eps=1e-5), "i3d", sha256)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from evalkit.features import preprocess
 from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.weight_files import NEEDED
 from evalkit.features.weights import checked_weights, load_state
 
 SMALLEST = 128  # pixels a side below which the correlation pyramid does not fit
@@ -88,7 +89,7 @@ def load_raft_large() -> Raft:
 @register_extractor("raft_small")
 def load_raft_small() -> Raft:
     """The original small weights (torchvision's port, or princeton-vl's file re-keyed), 12 refinements."""
-    path, sha256 = checked_weights("raft_small", "raft_small_princeton")
+    path, sha256 = checked_weights(*NEEDED["raft_small"][0])
     from torchvision.models.optical_flow import raft_small
 
     return _load(raft_small(), path, 12, "raft_small", sha256)

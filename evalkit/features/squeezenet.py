@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from evalkit.features import preprocess
 from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.weight_files import NEEDED
 from evalkit.features.weights import checked_weights, find_weights, load_state
 
 CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)  # RGB
@@ -41,7 +42,7 @@ def load_squeezenet() -> SqueezeNet:
 
     The two give different numbers; which one spoke is in the protocol through the weights' sha256.
     """
-    path, sha256 = checked_weights("squeezenet1_0", "squeezenet1_0_deepcompressed")
+    path, sha256 = checked_weights(*NEEDED["squeezenet"][0])
     from torchvision.models import squeezenet1_0
 
     network = squeezenet1_0()

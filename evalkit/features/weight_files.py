@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class WeightFile:
     revision: str = "main"
     companions: tuple[str, ...] = ()  # files needed beside it
     note: str = ""
+    path: Path | None = None  # where it lies on this machine; filled in by `list_weights`
 
     @property
     def source(self) -> str:
@@ -97,3 +99,32 @@ KNOWN: dict[str, WeightFile] = {entry.name: entry for entry in (
     _laion("aesthetic_b16_linear", "sa_0_4_vit_b_16_linear.pth",
            "8ad3923d7ecf019df20ecd2ab5542a3075fbba0278d239c0371345f3d7fcbde0", "ViT-B/16"),
 )}
+
+# Extractor (or metric with a network of its own) -> what it needs, each by any one of these files, preferred first.
+NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
+    "open_clip": (("open_clip/ViT-B-32/openai",),),
+    "i3d": (("i3d_torchscript", "i3d_pretrained_400"),),
+    "i3d_deepmind": (("i3d_deepmind",),),
+    "videomae": (("videomae",),),
+    "videomae/giant": (("videomae",),),
+    "videomae/base": (("videomae_base",),),
+    "vjepa2": (("vjepa2",),),
+    "dinov2": (("dinov2",),),
+    "dino": (("dino",),),
+    "raft_large": (("raft_large",),),
+    "raft_small": (("raft_small", "raft_small_princeton"),),
+    "squeezenet": (("squeezenet1_0", "squeezenet1_0_deepcompressed"),),
+    "aesthetic": (("aesthetic_l14_mlp",), ("open_clip/ViT-L-14/openai",)),
+    "aesthetic/l14_mlp": (("aesthetic_l14_mlp",), ("open_clip/ViT-L-14/openai",)),
+    "aesthetic/l14_linear": (("aesthetic_l14_linear",), ("open_clip/ViT-L-14/openai",)),
+    "aesthetic/b32_linear": (("aesthetic_b32_linear",), ("open_clip/ViT-B-32/openai",)),
+    "aesthetic/b16_linear": (("aesthetic_b16_linear",), ("open_clip/ViT-B-16/openai",)),
+    "lpips": (("alexnet",),),
+}
+
+
+def needed_by(key: str) -> tuple[tuple[str, ...], ...]:
+    """What the extractor `key` needs: groups of which one file each must be here; () for a weight-free one."""
+    if key.startswith("open_clip/"):
+        return (("/".join(key.split("/")[:3]),),)
+    return NEEDED.get(key.removesuffix("/aliased"), ())

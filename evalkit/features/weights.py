@@ -8,12 +8,12 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.features.weight_files import KNOWN, WeightFile
+from evalkit.features.weight_files import KNOWN, WeightFile, needed_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 
 class MissingWeights(FileNotFoundError):
     """The weights of an extractor are not on this machine; the message ends with the command that fetches them."""
-
-
-@dataclass(frozen=True)
-class WeightStatus:
-    """A registered file and where it lies on this machine, None where it does not."""
-
-    file: WeightFile
-    path: Path | None
 
 
 def weights_directory() -> Path:
@@ -93,9 +85,14 @@ def verify_weights(name: str) -> str:
     return digest
 
 
-def list_weights() -> list[WeightStatus]:
-    """Every registered file with its place on this machine."""
-    return [WeightStatus(entry, find_weights(name)) for name, entry in KNOWN.items()]
+def list_weights() -> list[WeightFile]:
+    """Every registered file, with its path where it lies on this machine."""
+    return [replace(entry, path=find_weights(name)) for name, entry in KNOWN.items()]
+
+
+def missing_for(key: str) -> list[str]:
+    """Names of the weights that the extractor `key` lacks on this machine; [] where it is ready to run."""
+    return [names[0] for names in needed_by(key) if not any(find_weights(name) for name in names)]
 
 
 def fetch_weights(name: str, from_path: str | Path | None = None) -> Path:
@@ -110,7 +107,7 @@ def fetch_weights(name: str, from_path: str | Path | None = None) -> Path:
     if entry.repo:
         return _download_from_hub(entry)
     if not entry.urls:
-        raise ValueError(f"{name} has no public address ({entry.note}); evalkit weights fetch {name} --from-path FILE")
+        raise ValueError(f"{name} has no public address ({entry.note}); evalkit weights fetch {name} --from FILE")
     failures = []
     for url in entry.urls:
         try:
@@ -150,7 +147,7 @@ def _require(names: tuple[str, ...]) -> tuple[str, Path]:
     entry = weight_file(names[0])
     size = f"about {entry.megabytes:g} MB, " if entry.megabytes else ""
     looked = ", ".join(map(str, search_directories()))
-    fetch = f"evalkit weights fetch {entry.name}" + ("" if entry.urls or entry.repo else " --from-path FILE")
+    fetch = f"evalkit weights fetch {entry.name}" + ("" if entry.urls or entry.repo else " --from FILE")
     raise MissingWeights(f"the weights {entry.name} ({entry.files[0]}, {size}{entry.licence}) are not on this machine; "
                          f"looked in {looked}; get them with: {fetch}")
 

@@ -1,0 +1,35 @@
+"""Text alignment: the raw cosine of CLIP image and text embeddings (Radford et al., 2021), mean over frames."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from evalkit.metrics.base import Measurement
+from evalkit.metrics.clip_score import CLIP, TEXT_SPEC, text_cosines
+from rewards.base import Reward
+
+
+class ClipAlignment(Reward):
+    """Mean over frames of cos(CLIP image, CLIP text), OpenAI's ViT-B/32; real pairs lie near 0.3.
+
+    Differentiable in the frames; the text embedding is a constant. A single good frame lifts it, so the component
+    `worst_frame` is shown beside it.
+    """
+
+    name = "clip_alignment"
+    range = (-1.0, 1.0)
+    summary = "cosine of CLIP ViT-B/32 frame and prompt embeddings, mean over 16 frames"
+    spec = TEXT_SPEC
+    extractor_keys = (CLIP,)
+    needs_prompts = True
+    min_frames = 1
+
+    def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
+                fps: Tensor | None) -> Measurement:
+        if prompts is None:
+            raise ValueError(f"{self.name}: expected one prompt per clip, got None")
+        (key, clip), = self._by_key()
+        cosines = text_cosines(features[key], clip.encode_text(prompts))
+        return Measurement(cosines.mean(dim=1), {"worst_frame": cosines.amin(dim=1)}, {"frame": cosines})
