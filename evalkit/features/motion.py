@@ -17,8 +17,10 @@ CHUNK = 24  # pairs at a time: what fits the processor's cache is twice as fast
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
-WINDOW = 5  # pixels over which local flow is taken as constant
+WINDOW = 5  # odd; pixels over which local flow is taken as constant
 SLOPE_FLOOR = 0.01  # luma per pixel: ridge of the local flow, which is zero where there is nothing to follow
+STEPS = 2  # iterations of the local flow before the one that carries the gradient
+LUMA_NOISE = 0.005  # luma difference that local flow has to save, averaged over a window, before it is believed
 LARGEST_STEP = 0.75  # pixels per iteration of the local flow
 FASTEST = 0.05  # share of the picture whose motion is "the size of all motion"
 
@@ -100,19 +102,25 @@ def _best_shift(cost: Tensor, like: Tensor) -> Tensor:
 
 def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Tensor, exposure: Tensor,
                 costs: Tensor) -> tuple[Tensor, Tensor]:
-    """Total flow (N, 2, h, w) on the level below the finest, and what luma it leaves (N, h, w), absolute."""
-    a, b = (first[-2:][0], second[-2:][0])
-    a = _expose(a, exposure)
+    """Total flow (N, 2, h, w) on the level below the finest, and the luma difference (N, h, w) that it leaves."""
+    a, b = _expose(first[-2:][0], exposure), second[-2:][0]
     size = a.shape[-2:]
     glide = similarity_flow(transform, *size)
     with torch.no_grad():
-        jump = _local_jump(first[0], second[0], transform.detach(), exposure.detach(), costs)
+        jump = _local_jump(first[0], second[0], transform, exposure, costs)
         flow = glide + F.interpolate(jump, size=size, mode="bilinear", align_corners=False)
-        for _ in range(2):
+        for _ in range(STEPS):
             flow = _flow_step(a, b, flow)
-    flow = _flow_step(a, b, flow - glide.detach() + glide)
-    moved, inside = warp(b, flow)
-    return flow, (moved - a).abs() * inside
+    return _believe(a, b, glide, _flow_step(a, b, flow - glide.detach() + glide))
+
+
+def _believe(first: Tensor, second: Tensor, glide: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """`flow` where it explains the pair better than the global motion `glide`, which it blends into elsewhere."""
+    (by_glide, seen), (by_flow, still_seen) = warp(second, glide), warp(second, flow)
+    plain, fine = (by_glide - first).abs() * seen, (by_flow - first).abs() * still_seen
+    before, after = _smooth(torch.stack([plain, fine], dim=1), WINDOW).unbind(1)
+    trust = (2 * (before - after - LUMA_NOISE) / (before + LUMA_NOISE)).clamp(0, 1) * seen * still_seen
+    return glide + trust[:, None] * (flow - glide), plain + trust * (fine - plain)
 
 
 def _expose(luma: Tensor, exposure: Tensor) -> Tensor:
@@ -135,11 +143,14 @@ def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tens
 
 
 def _smooth(maps: Tensor, window: int) -> Tensor:
-    return F.avg_pool2d(maps, window, stride=1, padding=window // 2, count_include_pad=False)
+    """Box average of (N, C, h, w), rows and columns in turn; `window` is odd."""
+    half = window // 2
+    rows = F.avg_pool2d(maps, (1, window), stride=1, padding=(0, half), count_include_pad=False)
+    return F.avg_pool2d(rows, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
 
 
 def _flow_step(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
-    """One Lucas-Kanade iteration (N, 2, h, w) with a constant flow per window."""
+    """One Lucas-Kanade iteration (N, 2, h, w), the flow constant per window."""
     short = min(first.shape[-2:])
     dx, dy = (slope / short for slope in slopes(first))  # luma per pixel
     moved, inside = warp(second, flow)

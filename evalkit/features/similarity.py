@@ -19,18 +19,21 @@ def coordinates(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return x.expand(height, width), y[:, None].expand(height, width)
 
 
-def similarity_flow(transform: Tensor, height: int, width: int) -> Tensor:
+def similarity_flow(transform: Tensor, height: int, width: int, sparse: int = 1) -> Tensor:
     """(N, 2, H, W) displacements, in fractions of the short side, of (N, 4) [tx, ty, log_scale, angle]."""
-    x, y = coordinates(height, width, transform)
+    x, y = (part[::sparse, ::sparse] for part in coordinates(height, width, transform))
     tx, ty, log_scale, angle = (part[:, None, None] for part in transform.unbind(-1))
     cos, sin = log_scale.exp() * angle.cos(), log_scale.exp() * angle.sin()
     return torch.stack([cos * x - sin * y + tx - x, sin * x + cos * y + ty - y], dim=1)
 
 
-def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, H, W) `image` read at x + flow(x), and (N, H, W) of 0.0 / 1.0: whether that lies inside the image."""
+def warp(image: Tensor, flow: Tensor, sparse: int = 1) -> tuple[Tensor, Tensor]:
+    """(N, H, W) `image` read at x + flow(x), and (N, H, W) of 0.0 / 1.0: whether that lies inside the image.
+
+    `flow` and the result have every `sparse`-th row and column only.
+    """
     height, width = image.shape[-2:]
-    x, y = coordinates(height, width, image)
+    x, y = (part[::sparse, ::sparse] for part in coordinates(height, width, image))
     scale = 2 * min(height, width)
     grid = torch.stack([(x + flow[:, 0]) * (scale / width), (y + flow[:, 1]) * (scale / height)], dim=-1)
     moved = F.grid_sample(image[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -58,26 +61,26 @@ def fit_similarity(first: Sequence[Tensor], second: Sequence[Tensor], start: Ten
             system = _Columns(a)
             for _ in range(steps):
                 transform = system.step(b, transform)[0]
-    return _Columns(first[-1]).step(second[-1], transform)
+    return _Columns(first[-1], sparse=2).step(second[-1], transform)  # fine slopes, at a quarter of the pixels
 
 
 class _Columns:
-    """One pyramid level: the derivative of the first image by each unknown, (N, 6, H*W)."""
+    """One pyramid level: the derivative of the first image by each unknown, (N, 6, pixels)."""
 
-    def __init__(self, first: Tensor) -> None:
+    def __init__(self, first: Tensor, sparse: int = 1) -> None:
         height, width = first.shape[-2:]
-        x, y = coordinates(height, width, first)
-        dx, dy = slopes(first)
-        self.first = first
-        self.centred = first - first.mean((1, 2), keepdim=True)
-        columns = [dx, dy, x * dx + y * dy, x * dy - y * dx, self.centred, torch.ones_like(first)]
+        maps = (*coordinates(height, width, first), *slopes(first), first)
+        x, y, dx, dy, self.first = (part[..., ::sparse, ::sparse] for part in maps)
+        self.sparse = sparse
+        self.centred = self.first - first.mean((1, 2), keepdim=True)
+        columns = [dx, dy, x * dx + y * dy, x * dy - y * dx, self.centred, torch.ones_like(dx)]
         self.columns = torch.stack(columns, dim=1).flatten(2)
         floor = (GRADIENT_FLOOR * min(height, width)) ** 2
         self.ridge = torch.diag(first.new_tensor([floor, floor, floor / 4, floor / 4, 1e-4, 1e-6]))
 
     def step(self, second: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
         """One Gauss-Newton step from `transform`: the better transform, and (N, 2) gain and offset."""
-        moved, inside = warp(second, similarity_flow(transform, *second.shape[-2:]))
+        moved, inside = warp(second, similarity_flow(transform, *second.shape[-2:], self.sparse), self.sparse)
         error = (moved - self.first).flatten(1)
         weight = inside.flatten(1) * _trust(error.detach(), self.centred.detach().flatten(1), inside.flatten(1))
         weighted = self.columns * (weight / weight.sum(1, keepdim=True).clamp_min(1.0))[:, None]
