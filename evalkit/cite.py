@@ -58,6 +58,8 @@ def methods_sentence(report: Report) -> str:
 
 def describe(protocol: Mapping[str, Any]) -> str:
     """A protocol in a few words: frames, rate, size, features, reference."""
+    if "clips" not in protocol:
+        return str(protocol.get("source", protocol["metric"]))
     clips = protocol["clips"]
     frames = f"{clips['num_frames']} frames" if clips["num_frames"] else f"up to {clips['max_frames']} frames"
     words = [f"{frames} {'spread over the video' if clips['placement'] == 'uniform' else clips['placement']}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"evalkit {version('video-evalkit')}")
         return 0
     name, rest = arguments[0], arguments[1:]
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         add_arguments, run = _find(name, plugins)
         parser = argparse.ArgumentParser(prog=f"evalkit {name}", formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -10,7 +10,9 @@ from evalkit.data.datasets import VideoItem, find_videos
 from evalkit.errors import UsageError
 from evalkit.features.base import MissingWeights
 from evalkit.metrics.base import Metric, SetMetric, available_metrics, make_metric
+from evalkit.protocols import load_protocol
 from evalkit.reference import ReferenceFeatures
+from evalkit.suites import load_suite, match_videos
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def make_plan(samples: Any, *, prompts: Any = None, fps: float | None = None, me
               suite: str | None = None, protocol: str | None = None, reference: Any = None,
               paired: Any = None) -> Plan:
     """Settle what will run. Raises UsageError where a metric named in `metrics` lacks an input, or nothing is found."""
-    items = find_items(samples, prompts, fps)
+    items = find_items(samples, prompts, fps, suite=None if prompts is not None else suite)
     chosen = choose_metrics(metrics, suite, protocol)
     reference_items, features = _open_reference(reference)
     partners = _pair(items, paired)
@@ -49,10 +51,17 @@ def make_plan(samples: Any, *, prompts: Any = None, fps: float | None = None, me
     return Plan(items, ready, lacks, chosen, reference_items, features, partners)
 
 
-def find_items(samples: Any, prompts: Any = None, fps: float | None = None) -> list[VideoItem]:
-    """The videos of a folder, glob, manifest, list of paths, or of tensors and arrays in memory."""
+def find_items(samples: Any, prompts: Any = None, fps: float | None = None,
+               suite: str | None = None) -> list[VideoItem]:
+    """The videos of a folder, glob, manifest, list of paths, or of tensors and arrays in memory.
+
+    A suite with prompts of its own takes the videos of a folder by the names that it prescribes.
+    """
     try:
-        if isinstance(samples, (str, Path)):
+        loaded = load_suite(suite) if suite is not None else None
+        if loaded is not None and loaded.prompts and isinstance(samples, (str, Path)) and Path(samples).is_dir():
+            items = match_videos(loaded, samples)
+        elif isinstance(samples, (str, Path)):
             items = find_videos(samples, prompts if isinstance(prompts, (str, Path)) else None)
         else:
             items = _in_memory(samples)
@@ -69,9 +78,6 @@ def find_items(samples: Any, prompts: Any = None, fps: float | None = None) -> l
 
 def choose_metrics(names: Sequence[str] | None, suite: str | None, protocol: str | None) -> dict[str, Metric]:
     """Metrics by name, of a suite, or of a paper's protocol; the standard suite where none is asked for."""
-    from evalkit.protocols import load_protocol
-    from evalkit.suites import load_suite
-
     try:
         if protocol is not None and protocol != "default":
             return load_protocol(protocol).make_metrics(names)

@@ -30,19 +30,20 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
     if kind == "datasets":
         from evalkit.data.datasets import DATASETS
 
-        return [{"name": name, "summary": summary} for name, summary in DATASETS.items()]
+        return [{"name": one.name, "summary": one.summary, "layout": one.layout, "example": one.example}
+                for one in DATASETS.values()]
     if kind == "suites":
         from evalkit.suites import available_suites
 
         return [{"name": suite.name, "summary": suite.summary, "metrics": list(suite.metrics),
-                 "prompts": len(suite.prompts)} for suite in available_suites()]
+                 "prompts": len(suite.prompts)} for suite in available_suites().values()]
     rows = read_catalogue()[kind]
     if kind in ("metrics", "features"):
         from evalkit.features.weights import missing_for
 
         for row in rows:
-            missing = [name for key in row.get("extractors", [row["name"]]) for name in missing_for(key)]
-            row["weights"] = f"missing: evalkit weights fetch {missing[0]}" if missing else "present"
+            missing = [name for key in [*row.get("extractors", []), row["name"]] for name in missing_for(key)]
+            row["weights"] = f"evalkit weights fetch {missing[0]}" if missing else "here"
     return rows
 
 

@@ -1,0 +1,38 @@
+"""evalkit quickstart: no data, no network: two small made-up models, scored, compared and drawn."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = __doc__
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), metavar="DIR")
+    parser.add_argument("--prompts", type=int, default=12, metavar="N", help="prompts a model (default 12)")
+    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="videos a prompt (default 2)")
+    parser.add_argument("--workers", type=int, metavar="N")
+
+
+def main(args: argparse.Namespace) -> int:
+    from evalkit.commands.compare import print_comparison
+    from evalkit.commands.run import write_run
+    from evalkit.compare import compare_reports
+    from evalkit.data.synthetic import write_samples
+    from evalkit.progress import shown_progress
+    from evalkit.runner import evaluate
+
+    print(f"Rendering {args.prompts} prompts × {args.seeds} seeds for two made-up models: one steady, one flickering.")
+    reports = {}
+    for model, quality in (("steady", "good"), ("flickering", "flickering")):
+        samples = args.out / model / "samples"
+        write_samples(samples, args.prompts, seeds_per_prompt=args.seeds, quality=quality)
+        with shown_progress() as progress:
+            reports[model] = evaluate(samples, prompts=samples / "prompts.jsonl", suite="quick", model=model,
+                                      workers=args.workers, trivial=True, progress=progress)
+        write_run(reports[model], args.out / model)
+    print("\nIs the flickering model worse? Paired by prompt:\n")
+    print_comparison(reports["steady"], reports["flickering"],
+                     compare_reports(reports["steady"], reports["flickering"]))
+    print(f"\nNext: open {args.out / 'flickering' / 'report.html'} in a browser, then score your own videos:\n"
+          "  evalkit run samples/ --prompts prompts.jsonl --out runs/my-model")
+    return 0
