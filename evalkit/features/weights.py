@@ -164,13 +164,18 @@ def _files_under(directories: list[Path]) -> Iterator[Path]:
 
 
 def _find_in_hub_cache(entry: WeightFile) -> Path | None:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    if not Path(os.environ.get("HF_HUB_CACHE") or home / "hub").is_dir():
+    cache = _hub_cache()
+    if not cache.is_dir():
         return None  # spares the import
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(entry.repo, file, revision=entry.revision) for file in entry.files)
+    found = (try_to_load_from_cache(entry.repo, file, cache, entry.revision) for file in entry.files)
     return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _hub_cache() -> Path:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
 
 
 def _open_clip_file(name: str, model: str, tag: str) -> WeightFile:
@@ -188,7 +193,7 @@ def _download_from_hub(entry: WeightFile) -> Path:
     from huggingface_hub import snapshot_download
 
     for file in entry.files:
-        snapshot_download(entry.repo, revision=entry.revision, allow_patterns=[file, *entry.companions])
+        snapshot_download(entry.repo, revision=entry.revision, cache_dir=_hub_cache(), allow_patterns=[file, *entry.companions])
         if (path := _find_in_hub_cache(entry)) is not None:
             _check(entry, path, sha256_of(path))
             return path
