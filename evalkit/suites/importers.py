@@ -104,7 +104,7 @@ def _fetv_prompt(entry: Any, index: int, path: Path) -> SuitePrompt:
                   for aspect, values in aspects.items() for value in values or ()]
     complexity = [f"complexity: {value}" for value in entry.get("prompt complexity") or ()]
     extra = {key: str(entry[key]) for key in ("video_id", "source", "unusual type") if entry.get(key)}
-    return SuitePrompt(text, index, (*categories, *complexity), extra=extra)
+    return SuitePrompt(text.strip(), index, (*categories, *complexity), extra=extra)
 
 
 def _fields(entry: Any, index: int, path: Path, *wanted: tuple[str, type]) -> list[Any]:
