@@ -60,8 +60,8 @@ def unzip_files(archive: Path, names: Collection[str], cache: Path | None = None
                 budget.take(name, present[name].file_size, MAX_MEMBER_BYTES)
                 with opened.open(present[name]) as stream:
                     _write_once(stream, folder / _safe_name(name, archive), present[name].file_size)
-    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive}: expected a zip file: {error}") from error
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, unknown codec
+        raise ValueError(f"{archive}: cannot be read as a zip file: {error}") from error
     return {name: folder / _safe_name(name, archive) for name in names}
 
 

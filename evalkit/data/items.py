@@ -12,7 +12,7 @@ VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv",
     ".gif", ".webp", ".npy", ".npz", ".pt",
 })
-FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})  # .webp is a video
+FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 
 
 class MissingVideos(UserWarning):
@@ -77,9 +77,18 @@ def is_video_name(path: Path) -> bool:
 
 def is_frame_folder(files: Sequence[Path]) -> bool:
     """Whether a folder of exactly these files is one video: images that differ in a final number alone."""
-    images = all(path.suffix.lower() in FRAME_SUFFIXES for path in files)
+    images = all(path.suffix.lower() in FRAME_SUFFIXES or _is_still_webp(path) for path in files)
     numbered = all(re.search(r"[0-9]$", path.stem) for path in files)
     return images and numbered and len({re.sub(r"[0-9]+$", "", path.stem) for path in files}) == 1
+
+
+def _is_still_webp(path: Path) -> bool:
+    """A .webp that moves is a video of its own: bit 1 of byte 20 in the extended format says so."""
+    if path.suffix.lower() != ".webp" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(21)
+    return head[:4] == b"RIFF" and not (head[12:16] == b"VP8X" and len(head) == 21 and head[20] & 2)
 
 
 def _hidden(name: str) -> bool:

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from evalkit.data.items import MissingVideos, VideoItem, in_natural_order, is_video_name, walk_files
-from evalkit.data.manifests import Row, optional_number, read_rows
+from evalkit.data.manifests import Row, iter_rows, optional_number, read_rows
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 
@@ -54,9 +54,14 @@ def _item(root: Path, row: Row, present: set[str], table: Path) -> VideoItem:
 
 
 def _only_table(root: Path) -> Path:
-    tables = sorted(path for path in root.glob("*.csv") if set(_COLUMNS) <= set(read_rows(path)[0].values))
+    tables = sorted(path for path in root.glob("*.csv") if _is_table(path))
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
         raise ValueError(f"Kinetics: expected one .csv with columns {', '.join(_COLUMNS)} in {root}, found {found}; "
                          "name it: kinetics:FOLDER?csv=FILE")
     return tables[0]
+
+
+def _is_table(path: Path) -> bool:
+    first = next(iter_rows(path), None)
+    return first is not None and set(_COLUMNS) <= set(first.values)

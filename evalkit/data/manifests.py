@@ -28,6 +28,14 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
+    """The rows of a table that has any; ValueError as `iter_rows`."""
+    rows = list(iter_rows(path))
+    if not any(row.values for row in rows):
+        raise ValueError(f"{path}: expected at least one row, got an empty table")
+    return rows
+
+
+def iter_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSONL, JSON, CSV, TSV or Parquet file; ValueError naming the line that cannot be read."""
     path = Path(path)
     if not path.is_file():
@@ -36,21 +44,19 @@ def read_rows(path: Path) -> list[Row]:
     if reader is None:
         raise ValueError(f"{path}: expected a table ending in one of {', '.join(sorted(_READERS))}")
     try:
-        raw = list(reader(path))
+        yield from (Row(line, _clean(values)) for line, values in reader(path))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#x} "
-                         f"at position {error.start}") from error
-    rows = [Row(line, _clean(values)) for line, values in raw]
-    if not any(row.values for row in rows):
-        raise ValueError(f"{path}: expected at least one row, got an empty table")
-    return rows
+        raise ValueError(f"{path}: expected UTF-8 text: {error}") from error
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, one prompt each; ValueError for an empty one: it would shift all numbers below."""
     if not path.is_file():
         raise ValueError(f"expected a file of prompts, found no file {path}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().split("\n")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):
         if not line:
             raise ValueError(f"{path}, line {number}: expected a prompt, got an empty line")

@@ -1,12 +1,11 @@
 """WebVid (Bain et al., 2021): the official table of captions with a tree of mp4 files beside it."""
 from __future__ import annotations
 
-import csv
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.data.items import MissingVideos, VideoItem, in_natural_order, is_video_name, walk_files
+from evalkit.data.manifests import extra_columns, iter_rows
 
 _COLUMNS = ("videoid", "name")
 
@@ -22,16 +21,18 @@ def read_webvid(root: Path | str, csv: str | None = None, keep_missing: bool = F
     table = root / csv if csv else _only_table(root)
     present = {path.relative_to(root).as_posix() for path in walk_files(root) if is_video_name(path)}
     items, rows, lost = [], 0, ""
-    for row in _rows(table):
+    for row in iter_rows(table):
+        if "videoid" not in row.values:
+            raise ValueError(f"{table}, line {row.line}: expected columns {', '.join(_COLUMNS)}, "
+                             f"got {', '.join(row.values)}")
         rows += 1
-        candidates = _candidates(row["videoid"], row.get("page_dir") or "")
+        candidates = _candidates(str(row.values["videoid"]), str(row.values.get("page_dir", "")))
         found = next((name for name in candidates if name in present), None)
         if found is None:
-            lost = lost or row["videoid"]
+            lost = lost or candidates[0]
         if found is not None or keep_missing:
-            extra = {key: value for key, value in row.items() if key not in _COLUMNS and value}
             name = found or candidates[0]
-            items.append(VideoItem(root / name, name, row["name"] or None, extra={"videoid": row["videoid"], **extra}))
+            items.append(VideoItem(root / name, name, row.values.get("name"), extra=extra_columns(row, ("name",))))
     missing = rows - len(items)
     if not items:
         raise ValueError(f"WebVid: none of the {rows} rows of {table} has a video under {root}")
@@ -47,7 +48,7 @@ def _candidates(videoid: str, page_dir: str) -> list[str]:
 
 
 def _only_table(root: Path) -> Path:
-    tables = sorted(path for path in root.glob("*.csv") if set(_COLUMNS) <= set(_header(path)))
+    tables = sorted(path for path in root.glob("*.csv") if _is_table(path))
     if len(tables) != 1:
         found = ", ".join(path.name for path in tables) or "none"
         raise ValueError(f"WebVid: expected one .csv with columns {', '.join(_COLUMNS)} in {root}, found {found}; "
@@ -55,21 +56,6 @@ def _only_table(root: Path) -> Path:
     return tables[0]
 
 
-def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        return next(csv.reader(lines), [])
-
-
-def _rows(table: Path) -> Iterator[dict[str, str]]:
-    if not table.is_file():
-        raise ValueError(f"WebVid: found no table {table}")
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        if not set(_COLUMNS) <= set(reader.fieldnames or ()):
-            raise ValueError(f"{table}: expected columns {', '.join(_COLUMNS)}, "
-                             f"got {', '.join(reader.fieldnames or ())}")
-        for row in reader:
-            if not row["videoid"] or row["name"] is None or None in row:
-                raise ValueError(f"{table}, line {reader.line_num}: expected {len(reader.fieldnames or ())} cells "
-                                 f"with a videoid and a name, got {list(row.values())[:3]}")
-            yield row
+def _is_table(path: Path) -> bool:
+    first = next(iter_rows(path), None)
+    return first is not None and set(_COLUMNS) <= set(first.values)

@@ -141,11 +141,14 @@ def _parse(text: str, where: str) -> Suite:
     if unknown or not {"name", "summary", "metrics"} <= set(table):
         raise ValueError(f"{where}: expected name, summary, metrics and optionally {', '.join(_KEYS[3:])}; "
                          f"got {', '.join(table) or 'nothing'}")
+    wrong = [key for key in ("name", "summary", "protocol") if not isinstance(table.get(key, ""), str)]
+    if wrong:
+        raise ValueError(f"{where}: expected {wrong[0]} as text, got {table[wrong[0]]!r}")
     metrics = table["metrics"]
     if not isinstance(metrics, list) or not metrics or not all(isinstance(name, str) for name in metrics):
         raise ValueError(f"{where}: expected metrics as a list of names, got {metrics!r}")
     samples = table.get("samples_per_prompt", 1)
-    if not isinstance(samples, int) or samples < 1:
+    if type(samples) is not int or samples < 1:
         raise ValueError(f"{where}: expected samples_per_prompt of at least 1, got {samples!r}")
     naming = table.get("naming", list(Suite.naming))
     _check_naming(naming, where)

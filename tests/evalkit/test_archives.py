@@ -72,6 +72,17 @@ def test_archives_that_reach_outside_are_refused_whole(tmp_path, media, name):
     assert [path for path in media.rglob("*") if path.is_file()] == []
 
 
+def test_a_damaged_zip_is_refused_with_its_path(tmp_path):
+    with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.mp4", bytes(range(256)) * 40)
+    whole = bytearray((tmp_path / "s.zip").read_bytes())
+    whole[60:70] = b"\xff" * 10
+    (tmp_path / "bad.zip").write_bytes(whole)
+    with pytest.raises(ValueError, match=r"bad\.zip: cannot be read as a zip file"):
+        unzip_files(tmp_path / "bad.zip", ["a.mp4"])
+    assert unzip_files(tmp_path / "s.zip", ["a.mp4"])["a.mp4"].stat().st_size == 10240
+
+
 def test_links_in_a_shard_are_refused(tmp_path):
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         info = tarfile.TarInfo("k.mp4")

@@ -69,6 +69,18 @@ def test_a_sub_folder_of_numbered_images_is_one_video(tmp_path):
     assert names(find_videos(tmp_path / "run")) == ["run"]
 
 
+def test_still_webp_frames_are_one_video_and_animated_ones_are_each_a_video(tmp_path):
+    from PIL import Image
+
+    images = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 90, 180)]
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "videos").mkdir()
+    for i in (1, 2):
+        images[i].save(tmp_path / f"frames/{i}.webp")
+        images[0].save(tmp_path / f"videos/{i}.webp", save_all=True, append_images=images[1:], duration=100)
+    assert names(find_videos(tmp_path)) == ["frames", "videos/1.webp", "videos/2.webp"]
+
+
 def test_a_link_back_up_does_not_count_videos_twice(tmp_path):
     touch(tmp_path, "a/x.mp4")
     (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
@@ -205,7 +217,7 @@ def test_webvid_finds_flat_and_paged_videos_and_counts_the_missing(tmp_path):
     touch(tmp_path, "1.mp4", "videos/p1_p2/2.mp4")
     write_csv(tmp_path / "t.csv", ["videoid", "name", "page_dir"], ["1", "a cat, running", "p9"],
               ["2", "a dog", "p1_p2"], ["3", "a bee", "p1_p2"], ["../1", "escape", ""])
-    with pytest.warns(MissingVideos, match=r"2 of the 4 rows of t.csv have no video.*first 3"):
+    with pytest.warns(MissingVideos, match=r"2 of the 4 rows of t.csv have no video.*first 3.mp4"):
         items = find_videos(f"webvid:{tmp_path}")
     assert {item.name: item.prompt for item in items} == {
         "1.mp4": "a cat, running", "videos/p1_p2/2.mp4": "a dog"}

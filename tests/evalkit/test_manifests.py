@@ -57,6 +57,12 @@ def test_a_bad_table_is_refused_with_its_line(tmp_path, content, message):
         find_videos(tmp_path / "set.jsonl")
 
 
+def test_bytes_that_are_no_text_are_refused_with_the_file(tmp_path):
+    (tmp_path / "set.csv").write_bytes(b"path\n\xff\xfe.mp4\n")
+    with pytest.raises(ValueError, match=r"set\.csv: expected UTF-8 text"):
+        find_videos(tmp_path / "set.csv")
+
+
 def test_a_csv_row_with_too_many_cells_is_refused_with_its_line(tmp_path):
     (tmp_path / "set.csv").write_text("path,prompt\na.mp4,a cat, running\n")
     with pytest.raises(ValueError, match=r"line 2: expected 2 cells \(path, prompt\)"):

@@ -66,6 +66,7 @@ def test_a_users_own_suite_is_read_from_its_path(tmp_path):
 
 @pytest.mark.parametrize(("line", "message"), [
     ('metric = ["x"]', "expected name, summary, metrics and optionally protocol"),
+    ("protocol = 3", "expected protocol as text, got 3"),
     ("samples_per_prompt = 0", "samples_per_prompt of at least 1, got 0"),
     ('naming = ["{promt}"]', "expected naming as a list of templates"),
     ('naming = "{prompt}"', "expected naming as a list of templates"),
