@@ -7,6 +7,7 @@ from evalkit.clips import ClipBatch
 from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
 from rewards.base import Reward
+from rewards.flicker import TemporalFlicker
 from rewards.text_alignment import ClipAlignment
 
 
@@ -53,3 +54,4 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
 
 
 register_reward(ClipAlignment)
+register_reward(TemporalFlicker)
