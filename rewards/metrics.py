@@ -6,6 +6,7 @@ from functools import cached_property
 from evalkit.clips import ClipBatch
 from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
+from rewards.artifacts import Artifacts
 from rewards.base import Reward
 from rewards.flicker import TemporalFlicker
 from rewards.text_alignment import ClipAlignment
@@ -55,3 +56,4 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
 
 register_reward(ClipAlignment)
 register_reward(TemporalFlicker)
+register_reward(Artifacts)

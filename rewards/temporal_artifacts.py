@@ -1,0 +1,67 @@
+"""Temporal defects of small luma frames, weight-free: ghosting, duplicate frames, flicker, vanishing objects.
+
+Every function takes luma (B, T, h, w) in [0, 1], short side about 64, and `whole` (B, T-1), 1.0 for pairs of frames
+within one shot and 0.0 across a cut, and returns (B,). Raw measurements, not yet levels.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEP = 1 / 255  # one code value of 8-bit video
+CELLS = 8  # vanishing is looked for in cells of an eighth of the short side
+LINEAR = 0.25  # a pixel whose course bends by less than this share of its change is mixed, not moved
+SAME = 0.15  # a pair that differs by less than this share of the clip's usual difference is a duplicate
+
+
+def mean_over(values: Tensor, weight: Tensor) -> Tensor:
+    """(B,) mean of (B, n) `values` where `weight` is 1; 0 where it is nowhere."""
+    return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def duplicate_frames(luma: Tensor, whole: Tensor) -> Tensor:
+    """Share of pairs, in [0, 1], in which the second frame repeats the first."""
+    change = luma.diff(dim=1).abs().mean((2, 3))
+    usual = (mean_over(change.square(), whole) + 1e-10).sqrt()[:, None]
+    alike = 1 / (1 + (change / (SAME * usual + 0.05 * STEP)).square())
+    return mean_over(alike, whole)
+
+
+def flicker(luma: Tensor, whole: Tensor) -> Tensor:
+    """Mean absolute second difference of the frames' mean luma: motion changes it slowly, flicker does not."""
+    mean = luma.mean((2, 3))
+    bend = _smooth_abs(mean[:, 2:] - 2 * mean[:, 1:-1] + mean[:, :-2], 0.02 * STEP)
+    return mean_over(bend, whole[:, 1:] * whole[:, :-1])
+
+
+def ghosting(luma: Tensor, whole: Tensor) -> Tensor:
+    """Share of all change, in [0, 1], in pixels that fade linearly from frame to frame, as mixed frames do.
+
+    What moves bends the course of the pixels it passes; cross-fades and temporal blur straighten it.
+    """
+    change = 0.5 * (luma[:, 2:] - luma[:, :-2]).abs()
+    bend = luma[:, 2:] - 2 * luma[:, 1:-1] + luma[:, :-2]
+    linear = torch.exp(-(bend / (LINEAR * change + 0.5 * STEP)).square())
+    triples = (whole[:, 1:] * whole[:, :-1])[:, :, None, None]
+    change = change * triples
+    return (change * linear).sum((1, 2, 3)) / (change.sum((1, 2, 3)) + 0.5 * STEP * change[0].numel())
+
+
+def vanishing(luma: Tensor, whole: Tensor) -> Tensor:
+    """Height of local spikes of change over the same cell's change just before and after, as luma.
+
+    A fourth-power mean over cells and time, so that one object which goes in one frame shows in a long clip.
+    """
+    if luma.shape[1] < 4:
+        return luma.mean((1, 2, 3)) * 0
+    cell = max(1, min(luma.shape[-2:]) // CELLS)
+    change = F.avg_pool2d(luma.diff(dim=1).abs(), cell).flatten(2)  # (B, T-1, cells)
+    spike = F.relu(change[:, 1:-1] - torch.maximum(change[:, :-2], change[:, 2:]))
+    spike = F.relu(spike - spike.median(2, keepdim=True).values)  # what all cells share is the camera's or the light's
+    spike = spike * (whole[:, :-2] * whole[:, 1:-1] * whole[:, 2:])[:, :, None]
+    return (spike.pow(4).mean((1, 2)) + (0.05 * STEP) ** 4).pow(0.25)
+
+
+def _smooth_abs(x: Tensor, width: float) -> Tensor:
+    return (x.square() + width**2).sqrt() - width
