@@ -43,7 +43,7 @@ class TemporalFlicker(Reward):
 
     name = "temporal_flicker"
     summary = "steadiness of luma and colour, motion and cuts aside; 1 = steady"
-    spec = ClipSpec(size=32, max_frames=128, min_frames=3)
+    spec = ClipSpec(size=16, max_frames=128, min_frames=3)
     min_frames = 3
 
     def parameters_of_protocol(self) -> dict[str, Any]:
@@ -102,20 +102,23 @@ def _shift(small: Tensor) -> tuple[Tensor, Tensor]:
     luma = torch.einsum("btchw,c->bthw", small, small.new_tensor(LUMA))
     luma = luma - luma.mean((2, 3), keepdim=True)
     first, second = luma[:, :-1].flatten(0, 1), luma[:, 1:].flatten(0, 1)
-    shifted = F.unfold(F.pad(second[:, None], [REACH] * 4, mode="replicate"), first.shape[-2:])  # (N, h*w, shifts)
+    height, width = ((side + 1) // 2 for side in first.shape[-2:])  # every second row and column decides as well
+    padded = F.pad(second[:, None], [REACH] * 4, mode="replicate")
+    padded = padded[..., :2 * (height + REACH) - 1, :2 * (width + REACH) - 1]
+    shifted = F.unfold(padded, (height, width), dilation=2)  # (N, height * width, shifts)
     steps = torch.arange(-REACH, REACH + 1, device=small.device)
     dy, dx = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="ij"))
-    cost = (shifted - first.flatten(1)[:, :, None]).abs().clamp_max(OUTLIER).mean(1)
-    best = (cost + REST * torch.hypot(dy.float(), dx.float())).argmin(1)
+    cost = (shifted - first[:, ::2, ::2].flatten(1)[:, :, None]).abs().clamp_max(OUTLIER).mean(1)
+    best = (cost + REST * torch.hypot(dy.float(), dx.float())).min(1).indices
     return dy[best], dx[best]
 
 
 def _agreed(ratios: Tensor, inside: Tensor) -> Tensor:
     """(N, C) the log gain that most of the pixels of (N, C, P) agree on: Geman-McClure mean around the median."""
-    fixed = ratios.detach()
+    fixed = ratios.detach()[..., ::2]  # half of the pixels tell median and spread as well
     median = fixed.median(-1, keepdim=True).values
     spread = (fixed - median).abs().median(-1, keepdim=True).values
-    weight = inside[:, None] * (1 + ((fixed - median) / (1.5 * spread + AGREE)).square()).pow(-2)
+    weight = inside[:, None] * (1 + ((ratios.detach() - median) / (1.5 * spread + AGREE)).square()).pow(-2)
     return (weight * ratios).sum(-1) / weight.sum(-1).clamp_min(1)
 
 
@@ -124,7 +127,7 @@ def _unexplained(first: Tensor, moved: Tensor, gain: Tensor) -> Tensor:
     width = 2 * NEAR + 1
     around = F.unfold(F.pad(moved[:, None], [NEAR] * 4, mode="replicate"), width)  # (N, neighbours, h*w)
     change = around - (first + gain[:, None, None]).flatten(1)[:, None]
-    least = change.detach().abs().argmin(1, keepdim=True)
+    least = change.detach().abs().min(1, keepdim=True).indices
     return change.gather(1, least).view_as(first)
 
 

@@ -97,7 +97,7 @@ def _shifts(like: Tensor) -> Tensor:
 def _best_shift(cost: Tensor, like: Tensor) -> Tensor:
     """(N, 2) shift of least cost (N, shifts); a shorter one where that is nothing worse."""
     shifts = _shifts(like)
-    return shifts[(cost + 1e-3 * shifts.norm(dim=1)).argmin(dim=1)]
+    return shifts[(cost + 1e-3 * shifts.norm(dim=1)).min(dim=1).indices]
 
 
 def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Tensor, exposure: Tensor,
