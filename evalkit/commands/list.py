@@ -49,21 +49,23 @@ def rows_of(kind: str) -> list[dict[str, Any]]:
 
 def _print(kind: str, rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in rows[0] if rows else ("name",):
-        if column not in ("version", "extractors"):
-            table.add_column(column, no_wrap=column == "name")
+    console, width = Console(), max(len(row["name"]) for row in rows)
     for row in rows:
-        table.add_row(*[escape(_cell(column, row)) for column in row if column not in ("version", "extractors")])
-    Console().print(table)
+        facts = "; ".join(filter(None, (_fact(key, value, row) for key, value in row.items())))
+        console.print(Text.assemble((f"{row['name']:<{width}}", "bold"), "  ", row["summary"]), soft_wrap=True)
+        if facts:
+            console.print(Text(" " * (width + 2) + facts, "dim"), soft_wrap=True)
 
 
-def _cell(column: str, row: dict[str, Any]) -> str:
-    value = row[column]
-    if column == "range":
-        low, high = value
-        return f"{'−∞' if low is None else f'{low:g}'} … {'∞' if high is None else f'{high:g}'}"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+def _fact(key: str, value: Any, row: dict[str, Any]) -> str:
+    if key in ("name", "summary", "version", "extractors", "unit") or value in ([], ""):
+        return ""
+    if key == "better":
+        low, high = row["range"]
+        span = f"{'−∞' if low is None else f'{low:g}'} … {'∞' if high is None else f'{high:g}'} {row['unit']}".rstrip()
+        return f"{value} is better, {span}"
+    if key == "range":
+        return ""
+    return f"{key}: {', '.join(value) if isinstance(value, list) else value}"

@@ -35,13 +35,11 @@ def main(args: argparse.Namespace) -> int:
 
 def _print_list(weights) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in ("name", "used by", "licence", "sha256", "where it lies (or how to get it)"):
-        table.add_column(column, no_wrap=column == "name")
+    console = Console()
     for one in weights.list_weights():
-        where = str(one.path) if one.path else f"evalkit weights fetch {one.name}"
-        table.add_row(*map(Text, (one.name, one.used_by, one.licence, (one.sha256 or "")[:12], where)))
-    Console().print(table)
+        where = Text(str(one.path), "green") if one.path else Text(f"evalkit weights fetch {one.name}", "yellow")
+        console.print(Text.assemble((one.name, "bold"), f"  for {one.used_by}; {one.licence}; ",
+                                    f"sha256 {one.sha256[:12] or 'recorded at the first fetch'}"), soft_wrap=True)
+        console.print(Text.assemble("    ", where, "" if one.path else f"  ({one.source})"), soft_wrap=True)
