@@ -25,6 +25,7 @@ _MATRICES = {0: Colorspace.ITU601, 1: Colorspace.ITU709, UNSPECIFIED: Colorspace
              5: Colorspace.ITU601, 6: Colorspace.ITU601, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}
 _KERNELS = {"area": Interpolation.AREA, "bicubic": Interpolation.BICUBIC, "bilinear": Interpolation.BILINEAR}
 _EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+_LIMITED_TO_FULL = np.rint((np.arange(256) - 16) * 255 / 219).clip(0, 255).astype(np.uint8)
 _GBR = (2, 0, 1)  # the planes of "gbrp" that hold R, G, B
 
 
@@ -41,6 +42,7 @@ class FrameConverter:
         self.size = tuple(len(range(*part.indices(n))) for part, n in zip(self.crop, resized, strict=True))
         self._height, self._width = self.turn.swap(resized)
         self._kernel = _KERNELS[spec.interpolation] | _EXACT
+        self._stretch = is_limited_grey(first)
         self._reformatter, self._flatten = VideoReformatter(), VideoReformatter()
 
     def write(self, frame: av.VideoFrame, out: np.ndarray) -> None:
@@ -53,6 +55,8 @@ class FrameConverter:
         planes = self._planes(frame)
         for channel, plane in enumerate(_GBR):
             out[channel] = self.turn.apply(planes[plane])[self.crop]
+        if self._stretch:
+            out[...] = _LIMITED_TO_FULL[out]
 
     def _planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
         rgb = to_planar(frame, self._reformatter, "gbrp", self._width, self._height, self._kernel)
@@ -114,6 +118,11 @@ def colour_range(frame: av.VideoFrame) -> ColorRange:
     """Full for RGB, the yuvj formats and where tagged so; limited otherwise."""
     full = frame.color_range == ColorRange.JPEG or frame.format.is_rgb or frame.format.name.startswith("yuvj")
     return ColorRange.JPEG if full or frame.format.has_palette else ColorRange.MPEG
+
+
+def is_limited_grey(frame: av.VideoFrame) -> bool:
+    """Whether it is luma alone and tagged limited: swscale takes any grey for full range."""
+    return frame.format.name.startswith("gray") and frame.color_range == ColorRange.MPEG
 
 
 def over_black(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:

@@ -1,15 +1,16 @@
 """A video file through PyAV: packets are counted first, then decoded in one thread up to the last frame wanted."""
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ExitError, FFmpegError
 
 from evalkit.data.colour import MATRIX_NAMES, RANGE_NAMES, Orientation
 from evalkit.data.video_types import MAX_PIXELS, Deadline, Timeline, VideoError, VideoInfo, check_size
@@ -21,7 +22,11 @@ FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpeg,mpegts,mpegv
            "nut,mjpeg,mxf,dv,yuv4mpegpipe,png_pipe,jpeg_pipe,bmp_pipe,webp_pipe,tiff_pipe")
 DECODING = {"err_detect": "crccheck+bitstream+buffer+explode", "max_pixels": str(MAX_PIXELS)}
 
-av.logging.set_level(av.logging.PANIC)  # damaged files are reported once, by their VideoError
+# FFmpeg conceals most damage and only logs it. These lines are about references that a cut left out, not about pixels.
+HARMLESS = ("mmco:", "co located POCs", "number of reference frames")
+av.logging.set_level(av.logging.ERROR)
+logging.getLogger("libav").addHandler(logging.NullHandler())  # a damaged file is reported once, by its VideoError
+logging.getLogger("libav").propagate = False
 
 
 class VideoFile:
@@ -29,11 +34,14 @@ class VideoFile:
 
     def __init__(self, path: Path, deadline: Deadline, fps: float | None = None) -> None:
         self.path, self._deadline = path, deadline
-        with reading(path):
+        with ExitStack() as undo, reading(path):
+            self._log = undo.enter_context(av.logging.Capture())
             self._container = _open(path, deadline)
+            undo.callback(lambda: self._container.close())
             self._stream = _video_stream(self._container)
             self._held: list[av.Packet] | None = []
             scan = self._scan()
+            self._close = undo.pop_all().close
         self.timeline = scan.timeline if fps is None else Timeline(scan.timeline.count, fps)
         self.scanned = scan.timeline
 
@@ -41,7 +49,7 @@ class VideoFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._container.close()
+        self._close()
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(index, frame) for each of the `wanted` indices, ascending; decoding stops after the last.
@@ -88,6 +96,7 @@ class VideoFile:
             if held_bytes > HELD_BYTES:
                 self._held = None
         scan.finish(self._container)
+        self._check_log()
         return scan
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -101,8 +110,20 @@ class VideoFile:
         for packet in packets:
             self._deadline.check()
             if packet.size:
-                yield from _intact(context.decode(packet))
-        yield from _intact(context.decode(None))
+                yield from self._intact(context.decode(packet))
+        yield from self._intact(context.decode(None))
+
+    def _intact(self, frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+        self._check_log()
+        if any(frame.is_corrupt for frame in frames):
+            raise VideoError("corrupt: a frame is damaged")
+        return frames
+
+    def _check_log(self) -> None:
+        for _, name, line in self._log:
+            if not line.startswith(HARMLESS):
+                raise VideoError(f"corrupt: {name}: {' '.join(line.split())}")
+        self._log.clear()
 
 
 @dataclass
@@ -173,6 +194,8 @@ def reading(path: Path) -> Iterator[None]:
     """Turns what PyAV and the system raise into a VideoError of one line."""
     try:
         yield
+    except ExitError as error:
+        raise VideoError("gave up: the time limit for reading it has passed") from error
     except (FFmpegError, OSError) as error:
         reason = error.strerror or type(error).__name__
         kind = "corrupt or not a video" if isinstance(error, ValueError) else "cannot be read"
@@ -215,13 +238,6 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     context.options = DECODING
     check_size(context.width, context.height)
     return stream
-
-
-def _intact(frames: list[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    for frame in frames:
-        if frame.is_corrupt:
-            raise VideoError("corrupt: a frame is damaged")
-        yield frame
 
 
 def _nominal_rate(stream: av.VideoStream) -> float:

@@ -21,8 +21,9 @@ def write_video(path: str | Path, frames: Tensor, fps: float, codec: str = "libx
                 options: Mapping[str, str] | None = None, pixel_format: str | None = None) -> Path:
     """Write frames (T, 3, H, W) uint8 to `path`; the file appears whole or not at all.
 
-    Lossless: codec "ffv1" (.mkv), or "libx264rgb" with crf 0. Other codecs get BT.601 limited range, 4:2:0 where both
-    sides are even and 4:4:4 otherwise, so that no pixel is added or lost. `crf` None leaves quality to the codec.
+    Lossless: codec "ffv1" (.mkv), or "libx264rgb" with crf 0. Other codecs get BT.601, limited range (full for
+    mjpeg), 4:2:0 where both sides are even and 4:4:4 otherwise, so that no pixel is added or lost. `crf` None leaves
+    quality to the codec.
     Raises ValueError on other frames, or a rate that is not positive.
     """
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not frames.numel():
@@ -53,14 +54,15 @@ def _encode(path: Path, frames: np.ndarray, fps: float, codec: str, options: dic
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1  # the same bytes on every machine
-        yuv = pixel_format not in _RGB_FORMATS.values()
-        if yuv:
-            stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, ColorRange.MPEG
+        full = pixel_format in _RGB_FORMATS.values() or codec == "mjpeg"
+        levels = ColorRange.JPEG if full else ColorRange.MPEG
+        if pixel_format not in _RGB_FORMATS.values():
+            stream.codec_context.colorspace, stream.codec_context.color_range = _BT601, levels
         for pixels in frames:
             frame = reformatter.reformat(
                 av.VideoFrame.from_ndarray(pixels, format="rgb24"), format=pixel_format, interpolation=_KERNEL,
                 threads=1, src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU601,
-                src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG if yuv else ColorRange.JPEG,
+                src_color_range=ColorRange.JPEG, dst_color_range=levels,
             )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
