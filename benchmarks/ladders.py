@@ -217,8 +217,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     table = Table(*header, title=title)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 240)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
