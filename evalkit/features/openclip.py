@@ -87,7 +87,7 @@ def load_open_clip(model: str = "ViT-B-32", tag: str = "openai", resize: str = "
     published = open_clip.get_pretrained_cfg(model, tag)
     config = open_clip.get_model_config(model)
     network = open_clip.create_model(
-        model, pretrained=None, load_weights=False,
+        model, pretrained=None,
         force_quick_gelu=published.get("quick_gelu", False) or config.get("quick_gelu", False))
     open_clip.load_checkpoint(network, str(path))
     image = ImageInput(

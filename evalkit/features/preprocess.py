@@ -20,11 +20,14 @@ def resize_short_side(images: Tensor, size: int, mode: str = "bicubic", antialia
 
 
 def resize(images: Tensor, size: tuple[int, int], mode: str = "bilinear", antialias: bool = False) -> Tensor:
-    """Exactly (H, W), aspect not kept; half-pixel grid; bicubic overshoot is cut as it is on 8-bit images."""
+    """Exactly (H, W), aspect not kept; half-pixel grid; bicubic overshoot is cut as it is on 8-bit images.
+
+    The gradient passes the cut unchanged: torch's own is 0 at exactly 0 and 1, which would leave black frames without.
+    """
     if tuple(images.shape[-2:]) == size:
         return images
     out = F.interpolate(images, size=size, mode=mode, align_corners=False, antialias=antialias)
-    return out.clamp(0, 1) if mode == "bicubic" else out
+    return out + (out.clamp(0, 1) - out).detach() if mode == "bicubic" else out
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:

@@ -1,6 +1,10 @@
 """RAFT optical flow (Teed & Deng, 2020) through torchvision, reduced to what scores read."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +25,6 @@ class Raft(Extractor):
     """
 
     level = "sequence"
-    micro_batch = 2  # pairs
 
     def __init__(self, network: nn.Module, updates: int, key: str = "raft", weights_sha256: str | None = None) -> None:
         super().__init__()
@@ -30,29 +33,26 @@ class Raft(Extractor):
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         magnitudes = []
-        for flow, kept in self._chunks(frames):
-            size = torch.linalg.vector_norm(flow[:kept], dim=1).flatten(1)
-            count = max(1, int(size.shape[1] * TOP))
-            magnitudes.append(torch.stack([size.topk(count, dim=1).values.mean(dim=1), size.mean(dim=1)]))
-        top, mean = torch.cat(magnitudes, dim=1).unflatten(1, (len(frames), -1))
+        for flow in self._flows(frames):
+            size = torch.linalg.vector_norm(flow, dim=1).flatten()
+            fastest = size.topk(max(1, int(len(size) * TOP))).values
+            magnitudes.append(torch.stack([fastest.mean(), size.mean()]))
+        top, mean = torch.stack(magnitudes, dim=1).unflatten(1, (len(frames), -1))
         return {"top5": top, "mean": mean}
 
     def flow(self, frames: Tensor) -> Tensor:
         """(B, T-1, 2, H, W) displacement in pixels (x, y) from each frame to the next."""
-        flows = torch.cat([flow[:kept] for flow, kept in self._chunks(frames)])
-        return flows.unflatten(0, (len(frames), -1))
+        return torch.cat(list(self._flows(frames))).unflatten(0, (len(frames), -1))
 
-    def _chunks(self, frames: Tensor):
-        """Flow of the pairs, a fixed number at a time (padded with the last pair), and how many of them are real."""
+    def _flows(self, frames: Tensor) -> Iterator[Tensor]:
+        # One pair at a time: the correlation volume grows with the square of the pixels, 4 GB at 1920 x 1080.
         if frames.shape[1] < 2:
             raise ValueError(f"{self.key}: expected at least 2 frames, got {frames.shape[1]}")
-        first, second = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
-        for start in range(0, len(first), self.micro_batch):
-            one, two = first[start: start + self.micro_batch], second[start: start + self.micro_batch]
-            index = torch.arange(self.micro_batch, device=frames.device).clamp(max=len(one) - 1)
-            yield self._flow_of_pairs(one[index].float(), two[index].float()), len(one)
+        for clip in frames:
+            for one, two in pairwise(clip.split(1)):
+                yield self._flow_of_pair(one.float(), two.float())
 
-    def _flow_of_pairs(self, one: Tensor, two: Tensor) -> Tensor:
+    def _flow_of_pair(self, one: Tensor, two: Tensor) -> Tensor:
         height, width = one.shape[-2:]
         scale = max(1.0, SMALLEST / min(height, width))
         one, two = (2 * self._fit(images, scale) - 1 for images in (one, two))
@@ -95,6 +95,6 @@ def load_raft_small() -> Raft:
     return _load(raft_small(), path, 12, "raft_small", sha256)
 
 
-def _load(network: nn.Module, path, updates: int, key: str, sha256: str) -> Raft:
+def _load(network: nn.Module, path: Path, updates: int, key: str, sha256: str) -> Raft:
     network.load_state_dict(load_state(path))
     return Raft(network, updates, key, sha256)

@@ -193,7 +193,8 @@ def _download_from_hub(entry: WeightFile) -> Path:
     from huggingface_hub import snapshot_download
 
     for file in entry.files:
-        snapshot_download(entry.repo, revision=entry.revision, cache_dir=_hub_cache(), allow_patterns=[file, *entry.companions])
+        snapshot_download(entry.repo, revision=entry.revision, cache_dir=_hub_cache(),
+                          allow_patterns=[file, *entry.companions])
         if (path := _find_in_hub_cache(entry)) is not None:
             _check(entry, path, sha256_of(path))
             return path

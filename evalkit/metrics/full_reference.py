@@ -1,6 +1,7 @@
 """Full-reference scores, each frame against its own reference: PSNR, SSIM (Wang 2004), LPIPS (Zhang 2018)."""
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from evalkit.features.weights import checked_weights, load_state
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
 
 PSNR_CAP = 100.0  # dB; identical frames would be infinite
+SSIM_WINDOW = 11  # pixels
 CHUNK = 8  # frames at a time
 
 
@@ -55,7 +57,8 @@ class Psnr(FullReference):
 
 @register_metric("ssim")
 class Ssim(FullReference):
-    """Structural similarity of each frame (Gaussian window of sigma 1.5), mean over frames."""
+    """Structural similarity of each frame, mean over frames: Gaussian windows of sigma 1.5 and 11 pixels, all of them
+    inside the picture (torchmetrics' own mean has included its padded border since some version)."""
 
     higher_is_better = True
     range = (-1.0, 1.0)
@@ -64,8 +67,13 @@ class Ssim(FullReference):
     def frame_scores(self, generated: Tensor, reference: Tensor) -> Tensor:
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        return structural_similarity_index_measure(generated, reference, data_range=1.0,
-                                                   reduction="none").reshape(len(generated))
+        if min(generated.shape[-2:]) < SSIM_WINDOW:
+            raise ValueError(f"ssim: expected frames of at least {SSIM_WINDOW} pixels a side, got "
+                             f"{tuple(generated.shape[-2:])}")
+        _, image = structural_similarity_index_measure(generated, reference, sigma=1.5, data_range=1.0,
+                                                       reduction="none", return_full_image=True)
+        inside = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
+        return image[..., inside, inside].mean(dim=(1, 2, 3))
 
 
 @register_metric("lpips")
@@ -104,7 +112,9 @@ def build_lpips(backbone: dict[str, Tensor], net: str = "alex") -> nn.Module:
     """The lpips package's network with its own linear weights on a torchvision backbone's state dict."""
     import lpips
 
-    network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it calls torchvision in an old manner
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     for part in (getattr(network.net, f"slice{i}") for i in range(1, network.net.N_slices + 1)):
         for index, layer in part.named_children():  # the slices keep the backbone's own numbering
             prefix = f"features.{index}."

@@ -68,7 +68,8 @@ class DynamicDegree(PerClipMetric):
     """1 if the clip moves, else 0: the flow of the 5 % fastest pixels, in enough of the pairs of frames at 8 fps.
 
     A pair moves above 6 pixels per 256 of the short side; the clip moves with round(n / 4) such pairs of n frames.
-    VBench takes every round(fps / 8)-th frame, we the frames nearest to eighths of a second.
+    VBench takes every round(fps / 8)-th frame, we the frames nearest to eighths of a second (so that a video of fewer
+    than 8 frames a second has still pairs among its own).
     """
 
     higher_is_better = True
