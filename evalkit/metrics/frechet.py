@@ -133,7 +133,7 @@ def frechet_difference(a: Any, b: Any, reference: Any, ddof: int = 1, *, splits:
 
     Both see the same subsets, so what the reference and the prompts contribute to the noise of both cancels.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     a, b, reference = as_rows(a, "a"), as_rows(b, "b"), as_rows(reference, "reference")
     if len(a) != len(b):
@@ -146,7 +146,7 @@ def frechet_difference(a: Any, b: Any, reference: Any, ddof: int = 1, *, splits:
     halves, quarters = _halves_and_quarters(statistic, len(a), len(reference), splits, seed)
     everything = torch.arange(len(a)), torch.arange(len(reference))
     difference, variance = statistic(*everything), variance_at_full_size(halves, quarters)
-    p_value = float(2 * norm.sf(abs(difference) / variance**0.5)) if variance > 0 else float(difference == 0)
+    p_value = float(2 * ndtr(-abs(difference) / variance**0.5)) if variance > 0 else float(difference == 0)
     word = verdict(difference, p_value, len(a), None, False).replace("prompts", "clips")
     return UnpairedComparison(difference, interval_around(difference, variance), p_value, word)
 
