@@ -8,6 +8,8 @@ from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
 from rewards.artifacts import Artifacts
 from rewards.base import Reward
+from rewards.farm import Farm
+from rewards.cinematic import CinematicComposition
 from rewards.flicker import TemporalFlicker
 from rewards.text_alignment import ClipAlignment
 
@@ -57,3 +59,5 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
 register_reward(ClipAlignment)
 register_reward(TemporalFlicker)
 register_reward(Artifacts)
+register_reward(CinematicComposition)
+register_reward(Farm)
