@@ -1,4 +1,4 @@
-"""Motion between consecutive frames, weight-free: the camera's similarity transform, local flow, what they leave over."""
+"""Motion between consecutive frames, weight-free: the camera's similarity, local flow, what they leave over."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -17,10 +17,12 @@ CHUNK = 24  # pairs at a time: what fits the processor's cache is twice as fast
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
+SHADE = 9  # odd; pixels over which luma is averaged to be taken for shading
 WINDOW = 5  # odd; pixels over which local flow is taken as constant
 SLOPE_FLOOR = 0.01  # luma per pixel: ridge of the local flow, which is zero where there is nothing to follow
 STEPS = 2  # iterations of the local flow before the one that carries the gradient
-LUMA_NOISE = 0.005  # luma difference that local flow has to save, averaged over a window, before it is believed
+LUMA_NOISE = 0.008  # luma difference, averaged over a window, that need not be explained
+BELIEVED = (0.2, 0.5)  # shares of the luma difference that local flow has to save to be believed a little, and fully
 LARGEST_STEP = 0.75  # pixels per iteration of the local flow
 FASTEST = 0.05  # share of the picture whose motion is "the size of all motion"
 
@@ -58,7 +60,9 @@ def _measure(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Ten
     """Everything about N pairs, given as luma pyramids of (N, h, w)."""
     costs = _shift_costs(first[0].detach(), second[0].detach())
     transform, exposure = fit_similarity(first, second, _best_shift(costs.mean(dim=2), first[0]))
-    flow, left = _local_flow(first, second, transform, exposure, costs)
+    flow = _local_flow(first, second, transform, exposure, costs)
+    moved, inside = warp(second[-2:][0], flow)
+    left = (moved - _expose(first[-2:][0], exposure)).abs() * inside
     block = max(1, min(left.shape[-2:]) // 8)
     return {
         "transform": transform,
@@ -101,9 +105,9 @@ def _best_shift(cost: Tensor, like: Tensor) -> Tensor:
 
 
 def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Tensor, exposure: Tensor,
-                costs: Tensor) -> tuple[Tensor, Tensor]:
-    """Total flow (N, 2, h, w) on the level below the finest, and the luma difference (N, h, w) that it leaves."""
-    a, b = _expose(first[-2:][0], exposure), second[-2:][0]
+                costs: Tensor) -> Tensor:
+    """Total flow (N, 2, h, w) on the level below the finest."""
+    a, b = _detail(_expose(first[-2:][0], exposure)), _detail(second[-2:][0])
     size = a.shape[-2:]
     glide = similarity_flow(transform, *size)
     with torch.no_grad():
@@ -114,13 +118,14 @@ def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Te
     return _believe(a, b, glide, _flow_step(a, b, flow - glide.detach() + glide))
 
 
-def _believe(first: Tensor, second: Tensor, glide: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+def _believe(first: Tensor, second: Tensor, glide: Tensor, flow: Tensor) -> Tensor:
     """`flow` where it explains the pair better than the global motion `glide`, which it blends into elsewhere."""
     (by_glide, seen), (by_flow, still_seen) = warp(second, glide), warp(second, flow)
     plain, fine = (by_glide - first).abs() * seen, (by_flow - first).abs() * still_seen
     before, after = _smooth(torch.stack([plain, fine], dim=1), WINDOW).unbind(1)
-    trust = (2 * (before - after - LUMA_NOISE) / (before + LUMA_NOISE)).clamp(0, 1) * seen * still_seen
-    return glide + trust[:, None] * (flow - glide), plain + trust * (fine - plain)
+    saved = (before - after) / (before + LUMA_NOISE)
+    trust = ((saved - BELIEVED[0]) / (BELIEVED[1] - BELIEVED[0])).clamp(0, 1) * seen * still_seen
+    return glide + trust[:, None] * (flow - glide)
 
 
 def _expose(luma: Tensor, exposure: Tensor) -> Tensor:
@@ -140,6 +145,11 @@ def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tens
     best, where = around.min(dim=1)
     jump = _shifts(first)[where].permute(0, 3, 1, 2) - glide
     return jump * (best + SHIFT_GAIN < stay)[:, None]
+
+
+def _detail(luma: Tensor) -> Tensor:
+    """(N, h, w) without what is smooth: shading and clipped highlights change under flicker, edges stay."""
+    return luma - _smooth(luma[:, None], SHADE)[:, 0]
 
 
 def _smooth(maps: Tensor, window: int) -> Tensor:

@@ -7,5 +7,6 @@ from evalkit.metrics import (  # noqa: F401
     full_reference,
     kernel,
     manifold,
+    temporal,
     vbench,
 )
