@@ -118,7 +118,8 @@ def reader(pipe) -> None:
     from evalkit.data.video import VideoError, read_clips
 
     torch.set_num_threads(1)
-    specs = [ClipSpec(size=96), ClipSpec(num_frames=8, placement="uniform", size=None)]
+    specs = [ClipSpec(size=96), ClipSpec(num_frames=8, placement="uniform", size=None),
+             ClipSpec(fps=8, size=32, placement="center")]
     pipe.send(("ready", ""))
     while (path := pipe.recv()) is not None:
         try:
@@ -152,7 +153,7 @@ class Reader:
     def read(self, path: Path) -> tuple[str, str]:
         """(scored | listed | crash | hang, detail)."""
         self._pipe.send(path)
-        if not self._pipe.poll(HANG_S):
+        if not self._pipe.poll(HANG_S):  # wall-clock: on a crowded machine this is stricter than it looks
             self._process.kill()
             self._process.join()
             self._start()

@@ -9,6 +9,7 @@ import numpy as np
 from evalkit.clips import ClipSpec
 from evalkit.data.video_types import Timeline, VideoError
 
+MAX_FRAMES = 10_000_000  # of a resampled video: damaged timestamps can claim centuries
 TIE = 1e-6  # seconds; targets halfway between two frames take the earlier one, whatever the rounding
 
 
@@ -49,6 +50,8 @@ def resample(timeline: Timeline, fps: float | None) -> tuple[np.ndarray, float]:
     if not timeline.fps > 0:
         raise VideoError(f"no frame rate to resample to {fps:g} fps from: give one with the video")
     rate = fps or timeline.fps
+    if timeline.count * rate / timeline.fps > MAX_FRAMES:
+        raise VideoError(f"lasts {timeline.count / timeline.fps:.3g} s by its timestamps: too long to resample")
     count = max(1, int(timeline.count * rate / timeline.fps + TIE))
     times = np.arange(timeline.count) / timeline.fps if timeline.times is None else timeline.times
     middles = (times[1:] + times[:-1]) / 2

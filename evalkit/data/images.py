@@ -55,11 +55,14 @@ class AnimatedWebp:
         """(H, W, 4) pixels and the seconds for which they are shown."""
         from PIL import Image, ImageSequence
 
-        with reading(self._path), Image.open(self._path, formats=("WEBP",)) as image:
-            check_size(*image.size)
-            for frame in ImageSequence.Iterator(image):
-                self._deadline.check()
-                yield np.asarray(frame.convert("RGBA")), frame.info.get("duration", 0) / 1000
+        try:
+            with reading(self._path), Image.open(self._path, formats=("WEBP",)) as image:
+                check_size(*image.size)
+                for frame in ImageSequence.Iterator(image):
+                    self._deadline.check()
+                    yield np.asarray(frame.convert("RGBA")), frame.info.get("duration", 0) / 1000
+        except Image.DecompressionBombError as error:
+            raise VideoError(f"corrupt: {error}") from error
 
 
 def is_animated_webp(path: Path) -> bool:

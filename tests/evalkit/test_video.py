@@ -105,6 +105,11 @@ def test_all_specs_are_served_by_one_pass(noise, noise_file):
     assert str(found[specs[3]]) == "too short: 24 frames, needs 25"
 
 
+def test_files_too_big_to_hold_are_read_a_second_time(noise, noise_file, monkeypatch):
+    monkeypatch.setattr("evalkit.data.container.HELD_BYTES", 0)
+    assert torch.equal(one(noise_file).frames, noise)
+
+
 def test_random_clips_depend_on_seed_and_content_alone(noise, noise_file, tmp_path):
     spec = ClipSpec(num_frames=3, placement="random", clips_per_video=6, size=None)
     starts = [[clip.first_frame for clip in read_clips(noise_file, [spec], seed=seed)[spec]] for seed in (0, 0, 1)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from evalkit.clips import ClipSpec
 from evalkit.data.video import VideoError, content_hash, probe, read_clips, write_video
@@ -101,6 +102,12 @@ def test_gigantic_frames_are_refused_before_they_are_allocated(tmp_path):
     path = tmp_path / "a.gif"
     path.write_bytes(b"GIF89a" + b"\xff" * 4 + bytes(3) + b"," + bytes(4) + b"\xff" * 4 + b"\0\2\2D\1\0;")
     assert failure(path).endswith("expected 1 to 16384 pixels a side")
+    images = [Image.new("RGB", (8, 8), (40 * i, 0, 0)) for i in range(4)]
+    images[0].save(tmp_path / "a.webp", save_all=True, append_images=images[1:], duration=100)
+    data = bytearray((tmp_path / "a.webp").read_bytes())
+    data[24:30] = b"\xff\xff\x00" * 2  # the canvas
+    (tmp_path / "a.webp").write_bytes(data)
+    failure(tmp_path / "a.webp")
     expanded = torch.zeros(1, dtype=torch.uint8).expand(10**6, 3, 2000, 2000)  # a small file can hold this
     torch.save(expanded, tmp_path / "a.pt")
     assert "GiB" in failure(tmp_path / "a.pt", ClipSpec(max_frames=10**6, size=None))

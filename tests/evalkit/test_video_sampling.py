@@ -64,6 +64,12 @@ def test_resampling_counts_time_and_not_frames():
     assert starts(4, ClipSpec(fps=20)) == [[0, 0, 1, 1, 2, 2, 3, 3]]  # a higher rate repeats frames
 
 
+def test_timestamps_that_claim_centuries_are_refused():
+    timeline = make_timeline(np.array([0.0, 0.1, 1e10]), 10.0)
+    with pytest.raises(VideoError, match="too long to resample"):
+        pick_frames(timeline, ClipSpec(fps=8), Random(0))
+
+
 @given(count=st.integers(1, 300), length=st.integers(1, 40), stride=st.integers(1, 5), seed=st.integers(0, 9),
        placement=st.sampled_from(["start", "center", "random", "uniform"]), fps=st.sampled_from([None, 3.0, 8.0, 24.0]),
        clips=st.sampled_from([None, 1, 3]), variable=st.booleans())
