@@ -8,8 +8,8 @@ from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
 from rewards.artifacts import Artifacts
 from rewards.base import Reward
-from rewards.farm import Farm
 from rewards.cinematic import CinematicComposition
+from rewards.farm import Farm
 from rewards.flicker import TemporalFlicker
 from rewards.text_alignment import ClipAlignment
 

@@ -45,7 +45,7 @@ def ghosting(luma: Tensor, whole: Tensor) -> Tensor:
     linear = torch.exp(-(bend / (LINEAR * change + 0.5 * STEP)).square())
     triples = (whole[:, 1:] * whole[:, :-1])[:, :, None, None]
     change = change * triples
-    return (change * linear).sum((1, 2, 3)) / (change.sum((1, 2, 3)) + 0.5 * STEP * change[0].numel())
+    return (change * linear).sum((1, 2, 3)) / (change.sum((1, 2, 3)) + 0.5 * STEP * max(1, change[0].numel()))
 
 
 def vanishing(luma: Tensor, whole: Tensor) -> Tensor:

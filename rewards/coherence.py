@@ -1,0 +1,87 @@
+"""Guarded temporal coherence: smooth motion, paid only where something moves and nothing repeats, fades or smears."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rewards import temporal_artifacts
+from rewards.frames import to_luma
+from rewards.temporal_artifacts import STEP, mean_over
+
+# Prices per unit of measurement: real footage pays about 1 in all, a plain defect about as much again.
+PRICES = {
+    "midpoint": 0.8,
+    "residual": 20.0,
+    "jerk": 25.0,
+    "luma_jerk": 60.0,
+    "spike": 8.0,
+    "duplicates": 2.5,
+    "ghosting": 10.0,
+}
+DYNAMIC_FLOOR = 0.005  # luma: what a clip of barely moving footage varies by (see `variation`)
+USUAL_BEND = 1.5  # of real footage, see `midpoint`
+
+
+def coherence(motion: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Coherence (B,) in [0, 1) from the features of the "motion" extractor, and its parts, each (B,).
+
+    floor / (1 + sum of price * measurement)^2. Parts are the measurements, 0 the best, and "dynamic_floor" in [0, 1):
+    midpoint, the bend of pixels' courses relative to their change (a mid-frame's residual); residual, what motion
+    compensation leaves; jerk, the second difference of the camera's step; luma_jerk, that of the mean luma; spike,
+    local change that its neighbours in time lack; duplicates, repeated frames; ghosting, the squared share of linear
+    fading, of which real footage has a little.
+    """
+    luma, whole = to_luma(motion["thumbs"]), 1 - motion["cut"]
+    parts = {
+        "midpoint": midpoint(luma, whole),
+        "residual": mean_over(motion["residual"], whole),
+        "jerk": jerk(motion["transform"], whole),
+        "luma_jerk": temporal_artifacts.flicker(luma, whole),
+        "spike": temporal_artifacts.vanishing(luma, whole),
+        "duplicates": temporal_artifacts.duplicate_frames(luma, whole),
+        "ghosting": temporal_artifacts.ghosting(luma, whole).square(),
+    }
+    change = variation(luma, motion["cut"])
+    floor = change / (DYNAMIC_FLOOR + change)
+    price = sum(PRICES[name] * part for name, part in parts.items())
+    return floor / (1 + price).square(), parts | {"dynamic_floor": floor}
+
+
+def variation(luma: Tensor, cut: Tensor) -> Tensor:
+    """(B,) mean over pixels of the standard deviation in time, within shots, of luma (B, T, h, w) less its mean.
+
+    How much moves at all. Unlike the displacement from frame to frame, shuffling and trembling hardly raise it.
+    """
+    pixels = (luma - luma.mean((2, 3), keepdim=True)).flatten(2)
+    shot = F.pad(cut, (1, 0)).cumsum(1)
+    same = (shot[:, :, None] == shot[:, None, :]).to(pixels.dtype)
+    apart = pixels - same @ pixels / same.sum(2, keepdim=True)
+    return (apart.square().mean(1) + 1e-10).sqrt().mean(1)
+
+
+def midpoint(luma: Tensor, whole: Tensor) -> Tensor:
+    """(B,) mean |x_t-1 - 2 x_t + x_t+1| over mean |x_t+1 - x_t-1| / 2 of luma (B, T, h, w), less that of real motion.
+
+    Not relative, it would pay for standing still. The ratio is 0 for a fade, about 1.5 for real motion and 3.5 for
+    frames in random order; below 1.5 little is gained, smoothly.
+    """
+    triples = whole[:, 1:] * whole[:, :-1]
+    bend = mean_over((luma[:, 2:] - 2 * luma[:, 1:-1] + luma[:, :-2]).abs().mean((2, 3)), triples)
+    change = mean_over(0.5 * (luma[:, 2:] - luma[:, :-2]).abs().mean((2, 3)), triples)
+    ratio = (bend + 0.1 * STEP) / (change + 0.1 * STEP)
+    return 0.3 * F.softplus((ratio - USUAL_BEND) / 0.3)
+
+
+def jerk(transform: Tensor, whole: Tensor) -> Tensor:
+    """(B,) mean length of the second difference of the camera's step (B, T-1, 4), in fractions of the short side.
+
+    Turning and zooming count by how far they move the edge of the picture. 0 for fewer than four frames.
+    """
+    if transform.shape[1] < 3:
+        return transform.sum((1, 2)) * 0
+    steps = transform * transform.new_tensor([1.0, 1.0, 0.5, 0.5])
+    bend = steps[:, 2:] - 2 * steps[:, 1:-1] + steps[:, :-2]
+    length = (bend.square().sum(2) + 1e-12).sqrt() - 1e-6
+    return mean_over(length, whole[:, 2:] * whole[:, 1:-1] * whole[:, :-2])

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from evalkit.data.corruptions import corrupt
+from evalkit.features.base import extract, make_extractor
+from rewards.coherence import coherence, jerk, midpoint
+
+
+def glide(num_frames=32, size=64, speed=0.7, seed=0):
+    """(T, 3, H, W) uint8 of a 1/f texture that glides evenly, `speed` pixels a frame."""
+    generator = torch.Generator().manual_seed(seed)
+    fy, fx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(4 * size)
+    radius = torch.hypot(fy, fx)
+    spectrum = torch.fft.rfft2(torch.randn(3, size, 4 * size, generator=generator))
+    spectrum = spectrum / radius.clamp_min(1 / size) * torch.exp(-3 * radius**2)
+    frames = torch.stack([torch.fft.irfft2(spectrum * torch.exp(-2j * torch.pi * fx * speed * t), s=(size, 4 * size))
+                          for t in range(num_frames)])[..., :size]
+    return ((frames / frames.std() * 0.15 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def score(frames):
+    motion = extract(make_extractor("motion"), frames[None].float() / 255)
+    value, parts = coherence(motion)
+    return value.item(), {name: part.item() for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("hack", ["static", "repeat", "crossfade", "temporal_blur", "luma_flicker", "noise",
+                                  "camera_jitter", "shuffle", "freeze", "dropped_frames"])
+def test_coherence_falls_under_every_hack_of_adjacency(hack):
+    clean = glide()
+    assert score(corrupt(clean, hack, 3))[0] < score(clean)[0]
+
+
+def test_a_still_clip_has_no_coherence_to_sell():
+    value, parts = score(glide(1).repeat(16, 1, 1, 1))
+    assert value < 0.01
+    assert parts["duplicates"] > 0.99
+    assert parts["dynamic_floor"] < 0.05
+
+
+def test_midpoint_of_random_order_is_the_ratio_of_white_frames():
+    luma = torch.randn(1, 400, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.5
+    # standard deviations are sqrt(1 + 4 + 1) and sqrt(2) / 2; 1.5 is what real motion has
+    assert midpoint(luma, torch.ones(1, 399)).item() == pytest.approx(6**0.5 / (2**0.5 / 2) - 1.5, rel=0.02)
+
+
+def test_jerk_is_blind_to_even_acceleration_and_sees_trembling():
+    even = torch.arange(20.0)[None, :, None] * torch.tensor([0.01, -0.004, 0.001, 0.002])
+    trembling = even + 0.01 * torch.tensor([1.0, -1.0]).repeat(10)[None, :, None]
+    whole = torch.ones(1, 20)
+    assert jerk(even, whole).item() == pytest.approx(0, abs=1e-5)
+    assert jerk(trembling, whole).item() > 0.03
+
+
+def test_what_happens_across_a_cut_does_not_count():
+    pan, other = glide(16), glide(16, seed=1)
+    cut = score(torch.cat([pan, other]))[0]
+    assert cut == pytest.approx((score(pan)[0] + score(other)[0]) / 2, abs=0.06)
