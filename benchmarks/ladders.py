@@ -139,19 +139,21 @@ def usable_metrics() -> Iterator[str]:
 
 def measure(frames: torch.Tensor, fps: float, metrics: Sequence[str]) -> dict[str, float]:
     """Scores of uint8 (T, 3, H, W) by every metric's own clip specification, components as metric.component."""
-    made = {name: _metric(name) for name in metrics}
-    clips = read_clips(frames, list({metric.spec for metric in made.values()}), fps=fps)
+    by_spec: dict[ClipSpec, list[PerClipMetric]] = {}
+    for name in metrics:
+        by_spec.setdefault(_metric(name).spec, []).append(_metric(name))
     scores = {}
-    for name, metric in made.items():
-        if isinstance(clips[metric.spec], VideoError):
-            raise clips[metric.spec]
-        clip = clips[metric.spec][0]
-        batch = clip.frames[None].float().div_(255)
+    for spec, clips in read_clips(frames, list(by_spec), fps=fps).items():
+        if isinstance(clips, VideoError):
+            raise clips
+        pixels, rate = clips[0].frames[None].float().div_(255), torch.tensor([clips[0].fps])
+        extractors = {one.key: one for metric in by_spec[spec] for one in metric.extractors()}
         with torch.no_grad():
-            features = {extractor.key: extract(extractor, batch) for extractor in metric.extractors()}
-            found = metric.measure(ClipBatch(batch, fps=torch.tensor([clip.fps]), features=features), None)
-        scores[name] = found.value.item()
-        scores |= {f"{name}.{part}": value.item() for part, value in found.components.items()}
+            features = {key: extract(one, pixels) for key, one in extractors.items()}
+            for metric in by_spec[spec]:
+                found = metric.measure(ClipBatch(pixels, fps=rate, features=features), None)
+                scores[metric.name] = found.value.item()
+                scores |= {f"{metric.name}.{part}": value.item() for part, value in found.components.items()}
     return scores
 
 
