@@ -56,6 +56,10 @@ def frechet_distance_from_features(x: Any, y: Any, ddof: int = 1) -> float:
         raise ValueError(f"expected at least 2 samples a side, got {len(x)} and {len(y)}: one has no covariance")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"expected features of one size, got {x.shape[1]} and {y.shape[1]}")
+    return _between(x, y, ddof)
+
+
+def _between(x: Tensor, y: Tensor, ddof: int) -> float:
     return _distance(x.mean(0), y.mean(0), _factor(x, ddof), _factor(y, ddof))
 
 
@@ -91,8 +95,8 @@ def frechet_with_interval(x: Any, y: Any, ddof: int = 1, *, splits: int | None =
 
     About the distance at this N, bias included: it does not hold the distance of the distributions, which lies lower.
     """
-    value, _, variance = _with_variance(as_rows(x, "x"), as_rows(y, "y"), ddof, splits, seed)
-    return value, interval_around(value, variance)
+    value, halves, variance = _with_variance(as_rows(x, "x"), as_rows(y, "y"), ddof, splits, seed)
+    return value, interval_around(value, variance, len(halves))
 
 
 def frechet_infinity(x: Any, y: Any, ddof: int = 1, *, splits: int | None = None,
@@ -106,18 +110,19 @@ def frechet_infinity(x: Any, y: Any, ddof: int = 1, *, splits: int | None = None
     infinity = 2 * value - float(halves.mean())
     # the mean over random halves is not quite the mean over all of them
     variance += float(halves.mean(1).var(ddof=1)) / len(halves)
-    return infinity, interval_around(infinity, variance)
+    return infinity, interval_around(infinity, variance, len(halves))
 
 
 def _with_variance(x: Tensor, y: Tensor, ddof: int, splits: int | None, seed: int) -> tuple[float, np.ndarray, float]:
     if min(len(x), len(y)) < 8:
         raise ValueError(f"expected at least 8 samples a side for an interval, got {len(x)} and {len(y)}")
+    value = frechet_distance_from_features(x, y, ddof)
 
     def statistic(a: Tensor, b: Tensor) -> float:
-        return frechet_distance_from_features(x[a], y[b], ddof)
+        return _between(x[a], y[b], ddof)  # checked once, not for every subset
 
     halves, quarters = _halves_and_quarters(statistic, len(x), len(y), splits, seed)
-    return frechet_distance_from_features(x, y, ddof), halves, variance_at_full_size(halves, quarters)
+    return value, halves, variance_at_full_size(halves, quarters)
 
 
 def _halves_and_quarters(statistic: Callable[[Tensor, Tensor], float], n: int, m: int, splits: int | None,
@@ -133,22 +138,25 @@ def frechet_difference(a: Any, b: Any, reference: Any, ddof: int = 1, *, splits:
 
     Both see the same subsets, so what the reference and the prompts contribute to the noise of both cancels.
     """
-    from scipy.special import ndtr
+    from scipy.special import stdtr
 
     a, b, reference = as_rows(a, "a"), as_rows(b, "b"), as_rows(reference, "reference")
     if len(a) != len(b):
         raise ValueError(f"expected sets of one size, got {len(a)} and {len(b)}: the distance depends on it")
 
+    difference = (frechet_distance_from_features(b, reference, ddof)
+                  - frechet_distance_from_features(a, reference, ddof))
+
     def statistic(i: Tensor, j: Tensor) -> float:
-        return (frechet_distance_from_features(b[i], reference[j], ddof)
-                - frechet_distance_from_features(a[i], reference[j], ddof))
+        return _between(b[i], reference[j], ddof) - _between(a[i], reference[j], ddof)
 
     halves, quarters = _halves_and_quarters(statistic, len(a), len(reference), splits, seed)
-    everything = torch.arange(len(a)), torch.arange(len(reference))
-    difference, variance = statistic(*everything), variance_at_full_size(halves, quarters)
-    p_value = float(2 * ndtr(-abs(difference) / variance**0.5)) if variance > 0 else float(difference == 0)
+    variance = variance_at_full_size(halves, quarters)
+    p_value = float(difference == 0)
+    if variance > 0:
+        p_value = float(2 * stdtr(len(halves) - 1, -abs(difference) / variance**0.5))
     word = verdict(difference, p_value, len(a), None, False).replace("prompts", "clips")
-    return UnpairedComparison(difference, interval_around(difference, variance), p_value, word)
+    return UnpairedComparison(difference, interval_around(difference, variance, len(halves)), p_value, word)
 
 
 class FrechetMetric(SetMetric):

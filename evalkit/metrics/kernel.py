@@ -125,7 +125,7 @@ class KernelMetric(SetMetric):
         floor, floor_n = floor_of(self.point, y, len(x), len(y), seed)
         details = {"n_generated": len(x), "n_reference": len(y), "floor_n": floor_n,
                    "subset_std": float(of_subsets.std()) if len(published) > 1 else None}
-        return SetScore(value, interval_around(value, variance), len(x), floor=floor, details=details)
+        return SetScore(value, interval_around(value, variance, KERNEL_SPLITS), len(x), floor=floor, details=details)
 
     def point(self, x: Tensor, y: Tensor) -> float:
         """The value of all clips at once."""

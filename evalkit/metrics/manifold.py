@@ -11,6 +11,7 @@ from evalkit.metrics.frechet import FVD_CLIP
 from evalkit.metrics.moments import as_rows
 from evalkit.metrics.subsets import draw_splits, floor_of, interval_around, split_values, too_few
 
+SPLITS = 10  # random halves for the interval
 _BLOCK = 1024  # rows of a distance matrix held at once
 
 
@@ -73,8 +74,8 @@ class ManifoldMetric(SetMetric):
             return short
         x, y = as_rows(generated, "generated"), as_rows(reference, "reference")
         value = self.share(x, y)
-        halves = split_values(lambda a, b: self.share(x[a], y[b]), draw_splits(len(x), len(y), 2, 10, seed))
-        low, high = interval_around(value, float(halves.var(axis=1, ddof=1).mean()) / 2)
+        halves = split_values(lambda a, b: self.share(x[a], y[b]), draw_splits(len(x), len(y), 2, SPLITS, seed))
+        low, high = interval_around(value, float(halves.var(axis=1, ddof=1).mean()) / 2, SPLITS)
         ci95 = max(self.range[0], low), min(self.range[1], high)
         floor, floor_n = floor_of(self.share, y, len(x), len(y), seed)
         return SetScore(value, ci95, len(x), floor=floor, details={"n_reference": len(y), "floor_n": floor_n})

@@ -175,7 +175,7 @@ def test_infinity_interval_covers_the_true_distance_and_the_finite_one_does_not(
     truth = d * 0.25**2 + d * (1.3 - 1) ** 2
     for seed in range(100):
         x, y = rng.normal(size=(n, d)), shift + 1.3 * rng.normal(size=(n, d))
-        value, (low, high) = frechet_infinity(x, y, splits=15, seed=seed)
+        value, (low, high) = frechet_infinity(x, y, splits=25, seed=seed)
         values.append(value)
         hits += low <= truth <= high
         finite = frechet_distance_from_features(x, y)
