@@ -38,7 +38,7 @@ class RewardMetric(PerClipMetric):
 def register_reward(reward_class: type[Reward]) -> type[Reward]:
     """Make `reward_class` an evalkit metric under its own name."""
     sign = reward_class.metric_sign
-    low, high = sorted(sign * bound for bound in reward_class.range)
+    low, high = sorted(sign * bound + 0.0 for bound in reward_class.range)  # + 0.0: never -0.0
     cls = type(f"{reward_class.__name__}Metric", (RewardMetric,), {
         "__doc__": reward_class.__doc__,
         "reward_class": reward_class,
