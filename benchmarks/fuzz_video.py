@@ -115,6 +115,7 @@ def reader(pipe) -> None:
     import torch
 
     from evalkit.clips import ClipSpec
+    from evalkit.data.arrays import SUFFIXES
     from evalkit.data.video import VideoError, read_clips
 
     torch.set_num_threads(1)
@@ -123,7 +124,7 @@ def reader(pipe) -> None:
     pipe.send(("ready", ""))
     while (path := pipe.recv()) is not None:
         try:
-            found = read_clips(path, specs)
+            found = read_clips(path, specs, fps=12 if path.suffix in SUFFIXES else None)
             errors = [str(clips) for clips in found.values() if isinstance(clips, VideoError)]
             # a sum of each spec's pixels tells whether damage went unseen
             sums = [int(clip.frames.sum(dtype=torch.int64)) for clips in found.values()
