@@ -13,8 +13,8 @@ from rewards.temporal_artifacts import STEP, mean_over
 # Prices per unit of measurement: real footage pays about 1 in all, a plain defect about as much again.
 PRICES = {
     "midpoint": 0.8,
-    "residual": 20.0,
-    "jerk": 25.0,
+    "residual": 40.0,
+    "jerk": 40.0,
     "luma_jerk": 60.0,
     "spike": 8.0,
     "duplicates": 2.5,

@@ -148,13 +148,13 @@ def test_real_clips_are_ruined_step_by_step(assets, defect):
     from evalkit.clips import ClipSpec
     from evalkit.data.video import read_clips
 
-    spec = ClipSpec(size=None, crop=192, max_frames=24)
+    spec = ClipSpec(size=None, crop=160, max_frames=24)
     paths = [assets / "data/ucf101/Surfing/v_Surfing_g02_c01.avi",
              assets / "data/ucf101/BasketballDunk/v_BasketballDunk_g10_c01.avi",
              assets / "data/webvid/1053841541.mp4"]
     clips = [read_clips(path, [spec])[spec][0].frames for path in paths]
     reward = Artifacts()
     scores = torch.tensor([[reward(unit(corrupt(clip, defect, severity))).item() for clip in clips]
-                           for severity in (0, 1, 3, 5)])
+                           for severity in (0, 2, 4)])
     assert (scores.mean(1).diff() < 0).all()
     assert (scores[2] < scores[0]).all()

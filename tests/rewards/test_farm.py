@@ -121,7 +121,7 @@ def test_real_clips_score_lower_step_by_step(assets, defect):
     from evalkit.clips import ClipSpec
     from evalkit.data.video import read_clips
 
-    spec = ClipSpec(size=96, max_frames=24)
+    spec = ClipSpec(size=80, max_frames=24)
     paths = [assets / "data/ucf101/Surfing/v_Surfing_g02_c01.avi",
              assets / "data/ucf101/HorseRace/v_HorseRace_g01_c01.avi",
              assets / "data/webvid/1053841541.mp4"]
@@ -129,6 +129,6 @@ def test_real_clips_score_lower_step_by_step(assets, defect):
     reward = Farm().requires_grad_(False)
     with torch.no_grad():
         scores = torch.tensor([[reward(corrupted(clip, defect, severity)).item() for clip in clips]
-                               for severity in (0, 1, 3, 5)])
+                               for severity in (0, 2, 4)])
     assert (scores.mean(1).diff() < 0).all()
     assert (scores[2] < scores[0]).all()
