@@ -47,7 +47,7 @@ class TemporalFlicker(Reward):
     min_frames = 3
 
     def parameters_of_protocol(self) -> dict[str, Any]:
-        return {"size": SIZE, "reach": REACH, "near": NEAR, "dark": DARK, "half": HALF, "agree": AGREE}
+        return {"size": SIZE, "reach": REACH, "near": NEAR, "tile": TILE, "dark": DARK, "half": HALF, "agree": AGREE}
 
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:

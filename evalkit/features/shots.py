@@ -7,8 +7,8 @@ from torch import Tensor
 
 SIZE = 16  # short side at which pictures are compared: coarse enough that noise and fine texture are gone
 REACH = 3  # shifts searched, in pixels of SIZE: 19 % of the short side
-SUSPECT = 0.15  # unlikeness of a pair above which it is looked at closely
-UNLIKE = 0.35  # unlikeness, after the best shift, that two shots have at least
+SUSPECT = 0.1  # unlikeness of a pair above which it is looked at closely
+UNLIKE = 0.2  # unlikeness, after the best shift, that two shots have at least
 CHUNK = 16  # frames at a time: what fits the processor's cache is twice as fast
 CONTRAST = 0.02  # luma deviation of a frame below which it counts as blank: without it 0/0 decides
 
@@ -50,7 +50,7 @@ def _is_cut(frames: Tensor, t: int) -> bool:
     first, second = (torch.tensor(side, device=frames.device) for side in zip(*across, *within, strict=True))
     found = _unlikeness(frames[first], frames[second], REACH)
     gap, usual = found[: len(across)].min(), found[len(across):]
-    return bool(gap > UNLIKE) and bool((gap > 2 * usual).all())
+    return bool(gap > UNLIKE) and bool((gap > 3 * usual).all())
 
 
 def _unlikeness(first: Tensor, second: Tensor, reach: int) -> Tensor:

@@ -58,7 +58,7 @@ def test_flicker_and_noise_are_not_motion() -> None:
 
 def test_freezing_lowers_the_score_step_by_step_on_real_clips(assets) -> None:
     data = assets / "data"
-    paths = sorted(data.glob("ucf101/*/*.avi"))[::15] + sorted(data.glob("webvid/**/*.mp4"))[:2]
+    paths = sorted(data.glob("ucf101/*/*.avi"))[::20] + sorted(data.glob("webvid/**/*.mp4"))[:1]
     spec = type(METRIC.spec)(size=96, max_frames=72)
     for path in paths:
         clip = read_clips(path, [spec])[spec][0]

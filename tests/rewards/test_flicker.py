@@ -107,7 +107,7 @@ def test_answers_for_flicker_on_synthetic_clips(name: str) -> None:
 @pytest.mark.parametrize("name", ["luma_flicker", "colour_flicker"])
 def test_answers_for_flicker_on_real_clips(assets, name: str) -> None:
     data = assets / "data"
-    paths = sorted(data.glob("ucf101/*/*.avi"))[::12] + sorted(data.glob("webvid/**/*.mp4"))[:3]
+    paths = sorted(data.glob("ucf101/*/*.avi"))[::20] + sorted(data.glob("webvid/**/*.mp4"))[:3]
     for path in paths:
         frames = torch.as_tensor(read_video(path, TemporalFlicker.spec).frames)[:48]
         ladder = [score(as_float(corrupt(frames, name, severity))) for severity in range(6)]
@@ -125,8 +125,8 @@ def test_every_frame_gets_a_finite_gradient() -> None:
 def test_gradient_ascent_removes_flicker() -> None:
     start = (scene(4, frames=12) * gains(12, 0.1)).clamp(0, 1)
     gain = torch.zeros(12, requires_grad=True)
-    optimiser = torch.optim.Adam([gain], lr=0.01)
-    for _ in range(40):
+    optimiser = torch.optim.Adam([gain], lr=0.02)
+    for _ in range(20):
         optimiser.zero_grad()
         (-STEADY((start * gain.exp().view(-1, 1, 1, 1)).clamp(0, 1)[None])).sum().backward()
         optimiser.step()
