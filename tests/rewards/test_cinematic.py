@@ -49,7 +49,7 @@ def test_constant_clip_has_finite_score_and_gradient(reward, level, num_frames):
 
 
 def test_a_clip_scores_the_same_alone_and_among_others(reward):
-    smooth = moving_texture()
+    smooth = moving_texture(num_frames=10, height=64, width=96)
     clips = torch.cat([smooth, smooth.flip(-1), smooth * 0.4, smooth.flip(1), torch.zeros_like(smooth)])
     fps = torch.tensor([25.0, 12.0, 30.0, 8.0, 24.0])
     together = reward(clips, fps=fps)
