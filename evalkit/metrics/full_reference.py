@@ -70,10 +70,11 @@ class Ssim(FullReference):
         if min(generated.shape[-2:]) < SSIM_WINDOW:
             raise ValueError(f"ssim: expected frames of at least {SSIM_WINDOW} pixels a side, got "
                              f"{tuple(generated.shape[-2:])}")
-        _, image = structural_similarity_index_measure(generated, reference, sigma=1.5, data_range=1.0,
-                                                       reduction="none", return_full_image=True)
+        pair = generated.double(), reference.double()  # variances are differences of near-equal numbers
+        _, image = structural_similarity_index_measure(*pair, sigma=1.5, data_range=1.0, reduction="none",
+                                                       return_full_image=True)
         inside = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
-        return image[..., inside, inside].mean(dim=(1, 2, 3))
+        return image[..., inside, inside].mean(dim=(1, 2, 3)).float()
 
 
 @register_metric("lpips")
