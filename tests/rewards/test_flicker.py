@@ -125,11 +125,10 @@ def test_every_frame_gets_a_finite_gradient() -> None:
 def test_gradient_ascent_removes_flicker() -> None:
     start = (scene(4, frames=12) * gains(12, 0.1)).clamp(0, 1)
     gain = torch.zeros(12, requires_grad=True)
-    optimiser = torch.optim.Adam([gain], lr=0.02)
     for _ in range(20):
-        optimiser.zero_grad()
-        (-STEADY((start * gain.exp().view(-1, 1, 1, 1)).clamp(0, 1)[None])).sum().backward()
-        optimiser.step()
+        reward = STEADY((start * gain.exp().view(-1, 1, 1, 1)).clamp(0, 1)[None]).sum()
+        (slope,) = torch.autograd.grad(reward, gain)
+        gain = (gain + 0.02 * slope / slope.abs().max()).detach().requires_grad_()
     assert score((start * gain.detach().exp().view(-1, 1, 1, 1)).clamp(0, 1)) > score(start) + 0.2
 
 
