@@ -18,9 +18,9 @@ HIGHLIGHTS = 0.12
 SHADOWS = 0.58
 # Quantiles .05 and .99: real scenes may be lit by a sunset, so the upper end is wide and steep; fading costs gently.
 COLOURFULNESS = (10.4, 143.0)
-# Quantile .95 over the same clips: what changes from one frame to the next of 16
-PALETTE_CHANGE = 6.3
-GRADE_CHANGE = 5.8
+# Quantile .95 over the same clips: what changes from one frame to the next of 12
+PALETTE_CHANGE = 7.6
+GRADE_CHANGE = 7.0
 CHROMA = 16.0  # the same clips' median rms of a*, b*: chroma is judged relative to the clip's own
 LEAST_CHROMA = 1.0  # rounding to 8 bits alone
 
