@@ -20,7 +20,7 @@
     const look = template();
     for (const place of document.querySelectorAll(".plot")) {
       const {data, layout} = figures[place.dataset.figure];
-      Plotly.react(place, data, {...layout, template: look}, {responsive: true, displayModeBar: false});
+      Plotly.react(place, data, {...layout, template: look}, {displayModeBar: false});
     }
   }
 
@@ -38,6 +38,8 @@
   }
 
   draw();
+  const sizes = new ResizeObserver((changes) => { for (const {target} of changes) Plotly.Plots.resize(target); });
+  for (const place of document.querySelectorAll(".plot")) sizes.observe(place);
   play(!calm.matches);
   reveal();
   dark.addEventListener("change", draw);

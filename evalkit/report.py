@@ -13,7 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from evalkit import report_plots as plots
-from evalkit.catalogue import PATH, read_catalogue
+from evalkit.catalogue import read_catalogue
 from evalkit.cite import bibtex, describe, methods_sentence
 from evalkit.report_table import scores_table
 from evalkit.results import Report, write_atomic
@@ -86,8 +86,7 @@ def _header(report: Report) -> str:
 
 
 def _sections(report: Report, page: _Page) -> str:
-    known = read_catalogue()["metrics"] if PATH.is_file() else []
-    summaries = {metric["name"]: metric["summary"] for metric in known}
+    summaries = {metric["name"]: metric["summary"] for metric in read_catalogue()["metrics"]}
     names = list(plots.per_video_scores(report))
     found = {
         "Scores": scores_table(report, summaries),
@@ -115,9 +114,9 @@ def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
 
-def _grid(figures: Iterable[str]) -> str:
+def _grid(figures: Iterable[str], kind: str = "grid") -> str:
     content = "".join(figures)
-    return f'<div class="grid">{content}</div>' if content else ""
+    return f'<div class="{kind}">{content}</div>' if content else ""
 
 
 def _gallery(report: Report, names: list[str]) -> str:
@@ -169,7 +168,7 @@ def _sub_scores(report: Report, names: list[str], page: _Page) -> str:
         if len(table):
             figure = page.figure(plots.radar(report, name), "") or f"<h3>{escape(name)}</h3>"
             parts.append(f'<div class="panel">{figure}{_sub_score_table(table)}</div>')
-    return _grid(parts)
+    return _grid(parts, "grid wide")
 
 
 def _sub_score_table(table: pd.DataFrame) -> str:

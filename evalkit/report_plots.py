@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ EXTREMES = 3  # best and worst videos shown of each score
 STRIP_POINTS = 400  # more dots say no more, and weigh
 BINS = 30
 DASHES = ("solid", "dash", "dot")
-FULL_SCALE = 0.2  # sub-scores within [0, 1] that never exceed this are scaled up, or nothing could be seen
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,13 @@ def distribution(report: Report, name: str) -> Plot:
     rows = report.videos[report.videos[name].notna()]
     values = rows[name].to_numpy(float)
     counts, edges = np.histogram(values, bins=min(BINS, max(5, round(len(values) ** 0.5 * 2))))
-    shown = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, STRIP_POINTS).round().astype(int))]
+    shown = rows[["video", "prompt"] if "prompt" in rows else ["video"]].assign(value=values)
+    shown = shown.iloc[np.unique(np.linspace(0, len(rows) - 1, STRIP_POINTS).round().astype(int))]
     jitter = np.random.default_rng(0).random(len(shown))
     bars = {"type": "bar", "x": _numbers((edges[1:] + edges[:-1]) / 2), "y": counts.tolist(), "yaxis": "y2",
             "width": _numbers(np.diff(edges) * 0.94), "marker": {"color": BLUE, "opacity": 0.75},
             "hovertemplate": "%{y} videos near %{x}<extra></extra>"}
-    strip = {"type": "scatter", "mode": "markers", "x": _numbers(shown[name]), "y": _numbers(jitter),
+    strip = {"type": "scatter", "mode": "markers", "x": _numbers(shown["value"]), "y": _numbers(jitter),
              "text": [_hover(row) for row in shown.to_dict("records")],
              "hovertemplate": "%{text}<br>%{x}<extra></extra>", "marker": {"color": BLUE, "size": 5, "opacity": 0.55}}
     layout = {"margin": {"l": 36, "r": 10, "t": 8, "b": 34}, "showlegend": False, "bargap": 0,
@@ -158,12 +159,12 @@ def _course(report: Report, name: str, kind: str) -> Plot | None:
             data += [line, *_cuts(line, found.get("cut", []), colour)]
     if not data:
         return None
-    layout = {"margin": {"l": 44, "r": 10, "t": 8, "b": 36}, "legend": {"orientation": "h", "y": -0.2},
+    layout = {"margin": {"l": 44, "r": 10, "t": 8, "b": 40}, "showlegend": False,
               "xaxis": {"title": {"text": "frame, of those read"}, "zeroline": False},
-              "yaxis": {"nticks": 5, "zeroline": False, "rangemode": "tozero"}}
-    caption = ("Blue: best videos by this score, orange: worst, numbered as in the gallery."
+              "yaxis": {"nticks": 5, "zeroline": False}}
+    caption = ("Blue: the best videos by this score, orange: the worst; first solid, second dashed, third dotted."
                + (" Crosses: hard cuts." if any(trace["name"] == "cut" for trace in data) else ""))
-    return Plot(f"{name}: {kind}", f"{kind} of {name} over the frames of its best and worst videos", caption, 280,
+    return Plot(f"{name}: {kind}", f"{kind} of {name} over the frames of its best and worst videos", caption, 240,
                 data, layout)
 
 
@@ -194,26 +195,33 @@ def radar(report: Report, name: str) -> Plot | None:
     parts = parts[(parts["largest"] > 0) & (parts["smallest"] >= 0)]
     if len(parts) < 3 or report.scores[name].n < 3:
         return None
-    native = bool(parts["largest"].max() <= 1 and parts["largest"].max() >= FULL_SCALE)
+    native = bool(parts["largest"].max() <= 1)
     scale = 1.0 if native else parts["largest"]
-    names = [_text(part.replace("_", " ")) for part in parts.index]
+    outer = _round_up(max(parts["best"].max(), parts["worst"].max())) if native else 1.0
+    names = [_text(part).replace("_", "<br>", 1).replace("_", " ") for part in parts.index]
     data = [_outline(f"{group} third", names, parts[group], parts[group] / scale, colour, dash)
             for group, colour, dash in (("best", BLUE, "solid"), ("worst", ORANGE, "dash"))]
-    layout = {"margin": {"l": 76, "r": 76, "t": 34, "b": 34}, "legend": {"orientation": "h", "y": -0.1},
-              "polar": {"radialaxis": {"range": [0, 1], "tickvals": [0.25, 0.5, 0.75, 1], "angle": 90,
-                                       "showticklabels": native, "tickfont": {"size": 9}, "showline": False},
-                        "angularaxis": {"tickfont": {"size": 10 if len(parts) > 10 else 11}, "direction": "clockwise"}}}
+    radial = {"range": [0, outer], "nticks": 4, "angle": 90, "tickangle": 90, "showticklabels": native,
+              "tickfont": {"size": 9}, "showline": False}
+    layout = {"margin": {"l": 70, "r": 70, "t": 40, "b": 40}, "legend": {"orientation": "h", "x": 0, "y": -0.14},
+              "polar": {"radialaxis": radial, "angularaxis": {"tickfont": {"size": 10}, "direction": "clockwise"}}}
     caption = ("Means over the best and the worst third of the videos by this score; "
-               + ("every spoke runs from 0 to 1 and is shown as it is." if native
+               + (f"every spoke runs from 0 to {outer:g}." if native
                   else "every spoke is scaled to the largest value of any video."))
-    return Plot(name, f"Radar of the sub-scores of {name}; the table below has the numbers", caption, 380, data, layout)
+    return Plot(name, f"Radar of the sub-scores of {name}; the table below has the numbers", caption, 350, data, layout)
+
+
+def _round_up(value: float) -> float:
+    """The next number with one significant digit: 0.43 -> 0.5."""
+    step = 10.0 ** math.floor(math.log10(value))
+    return min(1.0, math.ceil(value / step) * step)
 
 
 def _outline(group: str, names: list[str], values: pd.Series, radii: pd.Series, colour: str,
              dash: str) -> dict[str, Any]:
     closed = [*range(len(names)), 0]
     return {"type": "scatterpolar", "name": group, "theta": [names[i] for i in closed], "fill": "toself",
-            "opacity": 0.8, "r": [_short(radii.iloc[i]) for i in closed],
+            "fillcolor": f"{colour}22", "r": [_short(radii.iloc[i]) for i in closed],
             "text": [format_value(values.iloc[i]) for i in closed],
             "mode": "lines+markers", "line": {"color": colour, "dash": dash, "width": 2}, "marker": {"size": 5},
             "hovertemplate": f"%{{theta}}: %{{text}}<extra>{group}</extra>"}

@@ -30,8 +30,9 @@ def scores_table(report: Report, summaries: Mapping[str, str]) -> str:
 
 def _row(name: str, score: Score, summary: str, floors: bool, trivial: list[str], width: int) -> str:
     better, arrow = ("higher", "↑") if score.higher_is_better else ("lower", "↓")
-    head = (f'<th role="rowheader" scope="row">{escape(name)} <span role="img" aria-label="{better} is better">{arrow}'
-            f"</span><small>{escape(summary)}</small>{_details(score)}</th>")
+    head = (f'<th role="rowheader" scope="row">{escape(name)}&nbsp;'
+            f'<span role="img" aria-label="{better} is better">{arrow}</span>'
+            f"<small>{escape(summary)}</small>{_details(score)}</th>")
     link = f'<a href="#protocol-{escape(score.protocol)}"><code>{escape(score.protocol)}</code></a>'
     protocol = _cell("protocol", link)
     if score.value is None:
