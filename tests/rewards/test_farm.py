@@ -14,7 +14,7 @@ def scene(num_frames=20, size=72, seed=0):
     fy, fx = torch.fft.fftfreq(size)[:, None], torch.fft.rfftfreq(2 * size)
     radius = torch.hypot(fy, fx)
     spectrum = torch.fft.rfft2(torch.randn(3, size, 2 * size, generator=generator))
-    spectrum = spectrum / radius.clamp_min(1 / size) * torch.exp(-3 * radius**2)
+    spectrum = spectrum / radius.clamp_min(1 / size) * torch.exp(-20 * radius**2)
     frames = torch.stack([torch.fft.irfft2(spectrum * torch.exp(-2j * torch.pi * fx * 0.8 * t), s=(size, 2 * size))
                           for t in range(num_frames)])[..., :size]
     noise = 0.004 * torch.randn(frames.shape, generator=generator)
