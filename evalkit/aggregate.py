@@ -62,7 +62,7 @@ def full_protocol(metric: Metric, decoder: str, seed: int, plan: Plan,
     protocol["decoder"] = f"{decoder}/1" if any(isinstance(item.source, Path) for item in plan.items) else "frames/1"
     if metric.spec.placement == "random" or isinstance(metric, SetMetric):
         protocol["seed"] = seed
-    if metric.needs_fps:
+    if metric.needs_fps or metric.spec.fps:
         rates = sorted({item.fps for item in plan.items if item.fps})
         protocol["fps_given"] = rates[0] if len(rates) == 1 else None if not rates else "per video"
     if isinstance(metric, SetMetric) and metric.needs_reference == "set" and metric.name in plan.metrics:

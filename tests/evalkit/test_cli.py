@@ -3,13 +3,14 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evalkit.cli import COMMANDS, main
 from evalkit.data.synthetic import write_samples
-from evalkit.results import Report
+from evalkit.results import Report, protocol_id
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     os.environ["EVALKIT_CACHE"] = str(root / "cache")
     for quality in ("good", "flickering"):
-        write_samples(root / f"{quality}-samples", 6, quality=quality, num_frames=16, size=64)
+        write_samples(root / f"{quality}-samples", 8, quality=quality, num_frames=16, size=64)
         code = main(["run", str(root / f"{quality}-samples"), "--prompts", str(root / f"{quality}-samples/prompts.jsonl"),
                      "--out", str(root / quality), "--metrics", "temporal_flicker,vbench_temporal_flickering",
                      "--device", "cpu", "--workers", "1"])
@@ -44,7 +45,7 @@ def test_compare_reads_like_a_finding(runs, capsys):
     code, text = run("compare", runs / "good", runs / "flickering", "--json", runs / "c.json", capsys=capsys)
     assert code == 0 and "temporal_flicker" in text
     found = {one["name"]: one for one in json.loads((runs / "c.json").read_text())["scores"]}
-    assert found["temporal_flicker"]["verdict"] == "worse" and found["temporal_flicker"]["n_prompts"] == 6
+    assert found["temporal_flicker"]["verdict"] == "worse" and found["temporal_flicker"]["n_prompts"] == 8
 
 
 def test_gate_exits_4_on_a_regression_and_0_within_the_margin(runs, capsys):
@@ -69,33 +70,36 @@ def test_gate_that_cannot_be_judged_never_passes(runs, capsys, gate, code, messa
     assert found == code and message in text
 
 
-def test_other_protocols_are_not_compared_and_the_field_is_named(runs, capsys, tmp_path):
-    report = Report.load(runs / "good")
-    from evalkit.results import protocol_id
-
+def as_older_version(run_folder: Path, out: Path) -> Path:
+    """The same run as if an older version of temporal_flicker had made it."""
+    report = Report.load(run_folder)
     score = report.scores["temporal_flicker"]
-    protocol = report.protocols[score.protocol] | {"version": 99}
+    protocol = report.protocols[score.protocol] | {"version": 0}
     report.protocols[protocol_id(protocol)] = protocol
-    report.scores["temporal_flicker"] = type(score)(**{**vars(score), "protocol": protocol_id(protocol)})
-    report.save(tmp_path)
-    code, text = run("compare", runs / "good", tmp_path, "--json", tmp_path / "c.json", capsys=capsys)
-    found = json.loads((tmp_path / "c.json").read_text())["scores"][0]
-    assert code == 0 and "version: " in found["verdict"] and found["difference"] is None
+    report.scores["temporal_flicker"] = replace(score, protocol=protocol_id(protocol))
+    report.save(out)
+    return out
+
+
+def test_other_protocols_are_not_compared_and_the_field_is_named(runs, capsys, tmp_path):
+    older = as_older_version(runs / "good", tmp_path)
+    code, _ = run("compare", older, runs / "flickering", "--json", tmp_path / "c.json", capsys=capsys)
+    found = {one["name"]: one for one in json.loads((tmp_path / "c.json").read_text())["scores"]}
+    assert code == 0 and "version: 0 != " in found["temporal_flicker"]["verdict"]
+    assert found["temporal_flicker"]["difference"] is None
+    assert found["vbench_temporal_flickering"]["difference"] is not None
 
 
 def test_out_refuses_a_score_of_another_protocol_until_told_to_overwrite(runs, capsys, tmp_path):
-    import shutil
-
-    shutil.copytree(runs / "good", tmp_path / "out")
-    again = ["run", runs / "good-samples", "--out", tmp_path / "out", "--metrics", "temporal_flicker", "--device", "cpu",
+    out = as_older_version(runs / "good", tmp_path / "out")
+    again = ["run", runs / "good-samples", "--out", out, "--metrics", "temporal_flicker", "--device", "cpu",
              "--workers", "1", "--no-report", "--prompts", runs / "good-samples/prompts.jsonl"]
-    assert run(*again, capsys=capsys)[0] == 0
-    assert "vbench_temporal_flickering" in Report.load(tmp_path / "out").scores
-    code, text = run(*again, "--fps", "30", capsys=capsys)
-    if code == 0:  # the manifest's own rate wins over --fps: force another protocol through the decoder's input
-        code, text = run("run", runs / "good-samples", "--out", tmp_path / "out", "--metrics", "temporal_flicker",
-                         "--fps", "30", "--device", "cpu", "--workers", "1", "--no-report", capsys=capsys)
-    assert code == 2 and "another protocol" in text and "fps_given" in text
+    code, text = run(*again, capsys=capsys)
+    assert code == 2 and "another protocol" in text and "version: 0 != " in text
+    assert run(*again, "--overwrite", capsys=capsys)[0] == 0
+    kept = Report.load(out)
+    assert set(kept.scores) == {"temporal_flicker", "vbench_temporal_flickering"}, "the other score is kept"
+    assert kept.protocols[kept.scores["temporal_flicker"].protocol]["version"] >= 1
 
 
 @pytest.mark.parametrize("arguments, message", [
