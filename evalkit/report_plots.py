@@ -197,7 +197,7 @@ def radar(report: Report, name: str) -> Plot | None:
         return None
     native = bool(parts["largest"].max() <= 1)
     scale = 1.0 if native else parts["largest"]
-    outer = _round_up(max(parts["best"].max(), parts["worst"].max())) if native else 1.0
+    outer = _round_up(parts[["best", "worst"]].to_numpy().max()) if native else 1.0
     names = [_text(part).replace("_", "<br>", 1).replace("_", " ") for part in parts.index]
     data = [_outline(f"{group} third", names, parts[group], parts[group] / scale, colour, dash)
             for group, colour, dash in (("best", BLUE, "solid"), ("worst", ORANGE, "dash"))]
@@ -212,7 +212,9 @@ def radar(report: Report, name: str) -> Plot | None:
 
 
 def _round_up(value: float) -> float:
-    """The next number with one significant digit: 0.43 -> 0.5."""
+    """The next number with one significant digit, 1 at most: 0.43 -> 0.5; 1 for 0."""
+    if value <= 0:
+        return 1.0
     step = 10.0 ** math.floor(math.log10(value))
     return min(1.0, math.ceil(value / step) * step)
 
@@ -220,8 +222,9 @@ def _round_up(value: float) -> float:
 def _outline(group: str, names: list[str], values: pd.Series, radii: pd.Series, colour: str,
              dash: str) -> dict[str, Any]:
     closed = [*range(len(names)), 0]
+    red, green, blue = bytes.fromhex(colour[1:])
     return {"type": "scatterpolar", "name": group, "theta": [names[i] for i in closed], "fill": "toself",
-            "fillcolor": f"{colour}22", "r": [_short(radii.iloc[i]) for i in closed],
+            "fillcolor": f"rgba({red}, {green}, {blue}, 0.13)", "r": [_short(radii.iloc[i]) for i in closed],
             "text": [format_value(values.iloc[i]) for i in closed],
             "mode": "lines+markers", "line": {"color": colour, "dash": dash, "width": 2}, "marker": {"size": 5},
             "hovertemplate": f"%{{theta}}: %{{text}}<extra>{group}</extra>"}
