@@ -16,26 +16,34 @@ def format_interval(score: Score) -> str:
     return f"[{format_value(score.ci95[0])}, {format_value(score.ci95[1])}]"
 
 
+def print_columns(header: list[str], rows: list[list[str]], right: tuple[str, ...] = ()) -> None:
+    """Columns as wide as their content, never cut: a narrow terminal wraps the line's end."""
+    from rich.console import Console
+    from rich.text import Text
+
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    for row in [header, *rows]:
+        cells = [f"{cell:>{width}}" if name in right else f"{cell:<{width}}"
+                 for name, cell, width in zip(header, row, widths, strict=True)]
+        Console().print(Text("  ".join(cells).rstrip(), "bold" if row is header else ""), soft_wrap=True)
+
+
 def print_scores(report: Report) -> None:
     """The table that `evalkit run` ends with: value, interval, n, direction; then what could not be scored and why."""
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
-    table = Table(title=Text(report.model), title_justify="left", header_style="bold", box=None, pad_edge=False)
-    scored = {name: score for name, score in report.scores.items() if score.value is not None}
-    with_floor = any(score.floor is not None for score in scored.values())
-    columns = ["score", "value", "95 % interval", "n", "better", *(["floor"] if with_floor else []), "protocol"]
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("value", "n", "floor") else "left", no_wrap=True)
-    for name, score in scored.items():
-        unit = f" {score.unit}" if score.unit else ""
-        floor = [format_value(score.floor) if score.floor is not None else ""] if with_floor else []
-        cells = [name, format_value(score.value) + unit, format_interval(score), str(score.n),
-                 "higher" if score.higher_is_better else "lower", *floor, score.protocol]
-        table.add_row(*map(Text, cells))
-    console.print(table)
+    console.print(Text(report.model, "bold italic"))
+    rows = [[name, format_value(score.value), score.unit, format_interval(score), str(score.n),
+             "higher" if score.higher_is_better else "lower",
+             format_value(score.floor) if score.floor is not None else "", score.protocol]
+            for name, score in report.scores.items() if score.value is not None]
+    if rows:
+        header = ["score", "value", "unit", "95 % interval", "n", "better", "floor", "protocol"]
+        used = [i for i, column in enumerate(header) if any(row[i] for row in rows)]
+        columns = [[row[i] for i in used] for row in [header, *rows]]
+        print_columns(columns[0], columns[1:], right=("value", "n", "floor"))
     for name, score in report.scores.items():
         if score.value is None:
             console.print(Text.assemble((f"{name}: ", "bold"), f"not scored: {score.reason}"), soft_wrap=True)

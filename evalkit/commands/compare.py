@@ -82,22 +82,16 @@ def junit_xml(results) -> bytes:
 
 def print_comparison(base: Report, new: Report, found) -> None:
     """A table that reads like a finding: difference, interval, p-value, effect size, verdict."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from evalkit.table import format_value, print_columns
 
-    from evalkit.table import format_value
+    def number(value: float | None) -> str:
+        return "" if value is None else format_value(value)
 
-    table = Table(title=escape(f"{base.model} → {new.model}"), title_justify="left", header_style="bold")
-    for column in ("score", "base", "new", "difference", "95 % interval", "p (Holm)", "effect", "prompts", "verdict"):
-        table.add_column(column, no_wrap=column in ("score", "base", "new", "difference"))
-    for one in found:
-        numbers = ["—" if value is None else format_value(value) for value in (one.base, one.new, one.difference)]
-        interval = f"[{format_value(one.ci95[0])}, {format_value(one.ci95[1])}]" if one.ci95 else ""
-        p_value = "" if one.p_holm is None else f"{one.p_holm:.3f}" if one.p_holm >= 1e-3 else "<0.001"
-        effect = "" if one.effect_size is None else f"{one.effect_size:+.2f}"
-        colour = "green" if one.verdict.startswith("better") else "red" if one.verdict.startswith("worse") else ""
-        table.add_row(one.name + (" ↑" if one.higher_is_better else " ↓"), *numbers, escape(interval), p_value, effect,
-                      str(one.n_prompts or one.n_pairs or ""), f"[{colour}]{escape(one.verdict)}[/]" if colour
-                      else escape(one.verdict))
-    Console().print(table)
+    rows = [[one.name + (" ↑" if one.higher_is_better else " ↓"), number(one.base), number(one.new),
+             number(one.difference), f"[{number(one.ci95[0])}, {number(one.ci95[1])}]" if one.ci95 else "",
+             "" if one.p_holm is None else f"{one.p_holm:.3f}" if one.p_holm >= 1e-3 else "<0.001",
+             "" if one.effect_size is None else f"{one.effect_size:+.2f}", str(one.n_prompts or one.n_pairs or ""),
+             one.verdict] for one in found]
+    print(f"{base.model} → {new.model}, paired by prompt; p after Holm's correction, effect is Cohen's d_z")
+    print_columns(["score", "base", "new", "difference", "95 % interval", "p", "effect", "n", "verdict"], rows,
+                  right=("base", "new", "difference", "p", "effect", "n"))
