@@ -8,7 +8,6 @@ from pathlib import Path
 
 FRAMES, FPS, SHORT_SIDE = 24, 8.0, 128  # three seconds; pixels
 QUALITY = 31  # x264's constant rate factor: about 5 to 25 kB a thumbnail
-EXACT = {"x264-params": "cpu-independent=1"}  # x264's faster arithmetic differs from one run to the next
 DEADLINE_S = 10.0  # a video that takes longer to read goes without
 
 
@@ -44,5 +43,5 @@ def make_thumbnail(path: str) -> str | None:
     height, width = (max(2, side - side % 2) for side in frames.shape[2:])  # players want 4:2:0, which wants even sides
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "thumbnail.mp4"
-        write_video(file, frames[:, :, :height, :width], FPS, crf=QUALITY, options=EXACT)
+        write_video(file, frames[:, :, :height, :width], FPS, crf=QUALITY)
         return "data:video/mp4;base64," + base64.b64encode(file.read_bytes()).decode()

@@ -37,6 +37,8 @@ def write_video(path: str | Path, frames: Tensor, fps: float, codec: str = "libx
     chosen = dict(options or {})
     if crf is not None and codec in ("libx264", "libx264rgb", "libx265", "libvpx-vp9", "libaom-av1", "libsvtav1"):
         chosen.setdefault("crf", f"{crf:g}")
+    if codec.startswith("libx264"):
+        chosen.setdefault("x264-params", "cpu-independent=1")  # faster arithmetic differs from one run to the next
     try:
         _encode(partial, frames.permute(0, 2, 3, 1).contiguous().cpu().numpy(), fps, codec, chosen,
                 pixel_format or _RGB_FORMATS.get(codec, subsampled))
@@ -53,7 +55,7 @@ def _encode(path: Path, frames: np.ndarray, fps: float, codec: str, options: dic
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(10_000), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
-        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        stream.codec_context.thread_count = 1  # the same bytes whatever the number of cores
         full = pixel_format in _RGB_FORMATS.values() or codec == "mjpeg"
         levels = ColorRange.JPEG if full else ColorRange.MPEG
         if pixel_format not in _RGB_FORMATS.values():
