@@ -61,8 +61,10 @@ def describe(protocol: Mapping[str, Any]) -> str:
     if "clips" not in protocol:
         return str(protocol.get("source", protocol["metric"]))
     clips = protocol["clips"]
-    frames = f"{clips['num_frames']} frames" if clips["num_frames"] else f"up to {clips['max_frames']} frames"
-    words = [f"{frames} {'spread over the video' if clips['placement'] == 'uniform' else clips['placement']}"]
+    frames = f"{clips['num_frames']} frames" if clips["num_frames"] else f"at most {clips['max_frames']} frames"
+    place = {"uniform": "spread over the video", "start": "from its start", "center": "from its middle",
+             "random": "from a random place"}[clips["placement"]]
+    words = [f"{frames} {place}"]
     if clips["fps"]:
         words.append(f"{clips['fps']:g} fps")
     if clips["size"]:

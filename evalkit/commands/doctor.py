@@ -32,7 +32,8 @@ def main(args: argparse.Namespace) -> int:
     for finding in examine():
         broken |= finding.state == "broken"
         colour = {"ok": "green", "missing": "yellow", "broken": "red"}[finding.state]
-        console.print(Text.assemble((f"{finding.state:<8}", colour), f"{finding.what:<22} {finding.detail}"))
+        console.print(Text.assemble((f"{finding.state:<8}", colour), f"{finding.what:<24} {finding.detail}"),
+                      soft_wrap=True)
     return int(broken)
 
 
@@ -117,4 +118,4 @@ def _weights() -> Iterator[Finding]:
 
     for one in list_weights():
         where = str(one.path) if one.path else f"used by {one.used_by}; evalkit weights fetch {one.name}"
-        yield Finding(f"weights {one.name}", "ok" if one.path else "missing", where)
+        yield Finding(one.name, "ok" if one.path else "missing", where)
