@@ -76,11 +76,18 @@ def _measure(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Ten
 
 def _pyramids(thumbs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Luma of the earlier and of the later frame of every pair, coarse to fine, each (B*(T-1), h, w)."""
-    luma = (thumbs * thumbs.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(2)
+    luma = (thumbs.new_tensor([0.299, 0.587, 0.114]) @ thumbs.flatten(3)).unflatten(-1, thumbs.shape[-2:])
     levels = [luma]
     while len(levels) < LEVELS and min(levels[0].shape[-2:]) >= 16:
-        levels.insert(0, F.avg_pool2d(levels[0], 2))
+        levels.insert(0, _half(levels[0]))
     return [level[:, :-1].flatten(0, 1) for level in levels], [level[:, 1:].flatten(0, 1) for level in levels]
+
+
+def _half(maps: Tensor) -> Tensor:
+    """(..., h, w) averaged over blocks of two by two pixels; an odd row or column at the end is left out."""
+    height, width = (side // 2 * 2 for side in maps.shape[-2:])
+    rows = maps[..., 0:height:2, :width] + maps[..., 1:height:2, :width]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
 def _shift_costs(first: Tensor, second: Tensor) -> Tensor:
@@ -141,7 +148,7 @@ def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tens
     height, width = first.shape[-2:]
     glide = similarity_flow(transform, height, width)
     moved, inside = warp(second, glide)
-    stay = _smooth(((moved - _expose(first, exposure)).abs().clamp_max(OUTLIER) * inside)[:, None], 3)[:, 0]
+    stay = _smooth((moved - _expose(first, exposure)).abs().clamp_max(OUTLIER) * inside, 3)
     around = _smooth(costs.view(len(costs), -1, height, width), 3)
     best, where = around.min(dim=1)
     jump = _shifts(first)[where].permute(0, 3, 1, 2) - glide
@@ -150,14 +157,20 @@ def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tens
 
 def _detail(luma: Tensor) -> Tensor:
     """(N, h, w) without what is smooth: shading and clipped highlights change under flicker, edges stay."""
-    return luma - _smooth(luma[:, None], SHADE)[:, 0]
+    return luma - _smooth(luma, SHADE)
 
 
 def _smooth(maps: Tensor, window: int) -> Tensor:
-    """Box average of (N, C, h, w), rows and columns in turn; `window` is odd."""
-    half = window // 2
-    rows = F.avg_pool2d(maps, (1, window), stride=1, padding=(0, half), count_include_pad=False)
-    return F.avg_pool2d(rows, (window, 1), stride=1, padding=(half, 0), count_include_pad=False)
+    """Box average of (..., h, w), borders narrowed; `window` is odd. Products with a band are faster than pooling."""
+    rows, columns = (_box(side, window, maps) for side in maps.shape[-2:])
+    return rows @ (maps @ columns.T)
+
+
+def _box(side: int, window: int, like: Tensor) -> Tensor:
+    """(side, side) matrix whose product averages `window` neighbours, fewer at either end."""
+    at = torch.arange(side, device=like.device)
+    band = ((at[:, None] - at).abs() <= window // 2).to(like.dtype)
+    return band / band.sum(1, keepdim=True)
 
 
 def _flow_step(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
