@@ -133,12 +133,18 @@ class Scorer:
         return loaded.frames[spec]
 
     def _stack(self, clips: Sequence[Clip]) -> Tensor:
-        frames = torch.stack([clip.frames for clip in clips])
+        frames = [clip.frames for clip in clips]
         if self.variant:
             from evalkit.data.corruptions import corrupt
 
-            frames = torch.stack([corrupt(clip, self.variant, 5, seed=self.seed) for clip in frames])
-        return frames.to(self.device).float().div_(255)
+            frames = [corrupt(clip, self.variant, 5, seed=self.seed) for clip in frames]
+        if torch.device(self.device).type != "cpu":
+            return torch.stack(frames).to(self.device).float().div_(255)
+        # NumPy's memory comes in huge pages, torch's does not: faulting small ones in costs more than the arithmetic
+        stacked = torch.from_numpy(np.empty((len(frames), *frames[0].shape), np.float32))
+        for row, clip in zip(stacked, frames, strict=True):
+            row.copy_(clip).div_(255)
+        return stacked
 
     def _pooled(self, metric: SetMetric, loaded: _Loaded) -> np.ndarray:
         return metric.pool(self._features(metric, loaded)).float().cpu().numpy()
