@@ -54,7 +54,8 @@ def agreement(table: pd.DataFrame, title: str) -> None:
             if pair[name].nunique() < 2 or pair[rating].nunique() < 2:
                 cells.append("constant")
                 continue
-            rho, interval = spearman_with_interval(pair[name].to_numpy(), pair[rating].to_numpy(), pair["prompt"].tolist())
+            x, y, prompts = pair[name].to_numpy(), pair[rating].to_numpy(), pair["prompt"].tolist()
+            rho, interval = spearman_with_interval(x, y, prompts)
             cells.append(f"{rho:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]" if interval else f"{rho:+.2f}")
         lines.append(cells)
     print_columns(["score", "static quality", "temporal quality", "alignment"], lines)
