@@ -48,7 +48,7 @@ class Scorer:
         loaded = _Loaded(VideoRow(index, item.name), item)
         try:
             loaded.row.content = content_hash(item.source)
-            partner = "" if paired is None else content_hash(paired.source)
+            partner = self._hash_of_partner(paired)
             for name, metric in self.metrics.items():
                 key = self._score_key(metric, loaded.row.content, item, partner)
                 if not (isinstance(metric, PerClipMetric) and _fill(loaded.row, name, self.cache.load_json(key))):
@@ -57,10 +57,9 @@ class Scorer:
             specs = self._specs_to_decode(loaded)
             if specs:
                 loaded.clips = read_clips(item.source, specs, fps=item.fps, seed=self.seed, decoder=self.decoder)
-            if paired is not None and specs:
-                loaded.paired = read_clips(paired.source, specs, fps=item.fps, seed=self.seed, decoder=self.decoder)
-        except VideoError as error:
-            loaded.row.errors[""] = str(error)
+            self._read_partner(loaded, paired)
+        except (VideoError, MemoryError) as error:
+            loaded.row.errors[""] = _one_line(error)
             loaded.missing.clear()
         return loaded
 
@@ -75,14 +74,34 @@ class Scorer:
                     found = self._measure(metric, loaded)
                     _fill(loaded.row, name, found)
                     self.cache.store_json(key, found)
-            except VideoError as error:
-                loaded.row.errors[name] = str(error)
+            except (VideoError, ValueError, RuntimeError, MemoryError) as error:  # what a metric or network refuses too
+                loaded.row.errors[name] = _one_line(error)
         return loaded.row
+
+    def _hash_of_partner(self, paired: VideoItem | None) -> str:
+        if paired is None or not any(metric.needs_reference == "paired" for metric in self.metrics.values()):
+            return ""
+        try:
+            return content_hash(paired.source)
+        except VideoError:
+            return ""  # reading it fails again, and then the paired metrics alone say why
+
+    def _read_partner(self, loaded: _Loaded, paired: VideoItem | None) -> None:
+        specs = list(dict.fromkeys(self.metrics[name].spec for name in loaded.missing
+                                   if self.metrics[name].needs_reference == "paired"))
+        if not specs:
+            return
+        try:
+            if paired is None:
+                raise VideoError("there is none of this name in --paired")
+            loaded.paired = read_clips(paired.source, specs, fps=loaded.item.fps, seed=self.seed, decoder=self.decoder)
+        except VideoError as error:
+            loaded.paired = dict.fromkeys(specs, VideoError(f"its reference: {error}"))
 
     def _score_key(self, metric: Metric, content: str, item: VideoItem, partner: str) -> str:
         return cache_key(
             kind="score", content=content, protocol=metric.protocol(), decoder=self.decoder,
-            seed=self.seed if metric.spec.placement == "random" else None, fps=item.fps, variant=self.variant,
+            seed=self._seed_of(metric.spec), fps=item.fps, variant=self.variant, device=_kind(self.device),
             prompt=item.prompt if metric.needs_prompts else None,
             partner=partner if metric.needs_reference == "paired" else None,
         )
@@ -90,9 +109,12 @@ class Scorer:
     def _feature_key(self, extractor: Extractor, spec: ClipSpec, loaded: _Loaded) -> str:
         return cache_key(
             kind="features", content=loaded.row.content, extractor=extractor.protocol(), clips=spec.protocol(),
-            decoder=self.decoder, seed=self.seed if spec.placement == "random" else None, fps=loaded.item.fps,
-            variant=self.variant,
+            decoder=self.decoder, seed=self._seed_of(spec), fps=loaded.item.fps, variant=self.variant,
+            device=_kind(self.device),
         )
+
+    def _seed_of(self, spec: ClipSpec) -> int | None:
+        return self.seed if spec.placement == "random" or self.variant else None
 
     def _recall_features(self, loaded: _Loaded) -> None:
         for name in loaded.missing:
@@ -117,9 +139,10 @@ class Scorer:
         found = {}
         for extractor in metric.extractors():
             place = (metric.spec, extractor.key)
+            extractor.to(self.device)  # also where its features come from the cache: metrics call its text tower
             if place not in loaded.features:
                 with torch.no_grad():
-                    features = extract(extractor.to(self.device), self._frames(metric.spec, loaded))
+                    features = extract(extractor, self._frames(metric.spec, loaded))
                 loaded.features[place] = features
                 if extractor.weights_sha256:  # weight-free features cost less to compute than to keep
                     tensors = features if isinstance(features, dict) else {"": features}
@@ -147,6 +170,8 @@ class Scorer:
         return stacked
 
     def _pooled(self, metric: SetMetric, loaded: _Loaded) -> np.ndarray:
+        if metric.group_by_prompt and not loaded.item.prompt:
+            raise VideoError("no prompt for this video")
         return metric.pool(self._features(metric, loaded)).float().cpu().numpy()
 
     def _measure(self, metric: PerClipMetric, loaded: _Loaded) -> dict[str, Any]:
@@ -222,3 +247,12 @@ def _to(features: Any, device: str) -> Any:
     if isinstance(features, Mapping):
         return {name: tensor.to(device) for name, tensor in features.items()}
     return features.to(device)
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _one_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, VideoError) else f"{type(error).__name__}: {text}"
