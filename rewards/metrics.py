@@ -31,6 +31,7 @@ class RewardMetric(PerClipMetric):
         return {"reward": type(self.reward).__name__, **self.reward.parameters_of_protocol()}
 
     def measure(self, generated: ClipBatch, reference: ClipBatch | None) -> Measurement:
+        self.reward.to(generated.frames.device)
         found = self.reward.measure(generated.frames, generated.features, generated.prompts, generated.fps)
         return Measurement(self.reward_class.metric_sign * found.value, found.components, found.curves)
 
