@@ -38,10 +38,10 @@ class Scale:
 # Halves lie between the 90 % quantile of real footage (UCF-101, WebVid, natural clips) and a plain defect, so that
 # what real clips carry anyway weighs little and a defect that hides another one still outweighs it.
 SCALES = {
-    "blockiness": Scale(1.5, 1.5, 0.7),
+    "blockiness": Scale(1.0, 1.5, 0.8),
     "banding": Scale(0.2, 1.5, 0.7),
     "blur": Scale(3.0, 1.5, 0.95),
-    "noise": Scale(0.012, 1.5, 0.9),
+    "noise": Scale(0.012, 2.0, 0.9),
     "ghosting": Scale(0.6, 2.0, 0.5),
     "duplicate_frames": Scale(1.0, 1.0, 0.9),
     "flicker": Scale(2 / 255, 1.0, 0.8),

@@ -99,8 +99,9 @@ def _gaussian(rows: Tensor, sigma: float) -> Tensor:
 
 def noise(luma: Tensor) -> Tensor:
     """Standard deviation of white noise in luma, in the smoother third of the picture; (B, F), frame by frame."""
-    rows = luma.flatten(0, 1)[:, None]
-    kernel = rows.new_tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]])
-    residual = F.conv2d(rows, kernel[None, None]).abs() * (math.sqrt(math.pi / 2) / 6)
+    rows = luma.flatten(0, 1)
+    for dim in (-1, -2):  # the kernel (1, -2, 1) along both axes
+        rows = rows.diff(dim=dim).diff(dim=dim)
+    residual = rows.abs()[:, None] * (math.sqrt(math.pi / 2) / 6)
     tile = min(TILE, *residual.shape[-2:])
     return F.avg_pool2d(residual, tile).flatten(1).quantile(0.3, dim=1).view(luma.shape[:2])
