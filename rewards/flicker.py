@@ -99,17 +99,17 @@ def _aligned(small: Tensor, logs: Tensor) -> tuple[Tensor, Tensor]:
 
 def _shift(small: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns (N,) by which each frame's content moves until the next, found in luma of equal mean."""
-    luma = torch.einsum("btchw,c->bthw", small, small.new_tensor(LUMA))
-    luma = luma - luma.mean((2, 3), keepdim=True)
-    first, second = luma[:, :-1].flatten(0, 1), luma[:, 1:].flatten(0, 1)
-    height, width = ((side + 1) // 2 for side in first.shape[-2:])  # every second row and column decides as well
-    padded = F.pad(second[:, None], [REACH] * 4, mode="replicate")
-    padded = padded[..., :2 * (height + REACH) - 1, :2 * (width + REACH) - 1]
-    shifted = F.unfold(padded, (height, width), dilation=2)  # (N, height * width, shifts)
+    luma = torch.einsum("btchw,c->hwbt", small, small.new_tensor(LUMA))  # pairs innermost: the loops are long
+    luma = luma - luma.mean((0, 1), keepdim=True)
+    first, second = (luma[:, :, :, part].flatten(2) for part in (slice(-1), slice(1, None)))
+    height, width = ((side + 1) // 2 for side in first.shape[:2])  # every second row and column decides as well
+    padded = F.pad(second.permute(2, 0, 1)[:, None], [REACH] * 4, mode="replicate")[:, 0].permute(1, 2, 0).contiguous()
+    shifted = padded.unfold(0, 2 * height - 1, 1).unfold(1, 2 * width - 1, 1)[..., ::2, ::2].permute(0, 1, 3, 4, 2)
     steps = torch.arange(-REACH, REACH + 1, device=small.device)
     dy, dx = (part.flatten() for part in torch.meshgrid(steps, steps, indexing="ij"))
-    cost = (shifted - first[:, ::2, ::2].flatten(1)[:, :, None]).abs().clamp_max(OUTLIER).mean(1)
-    best = (cost + REST * torch.hypot(dy.float(), dx.float())).min(1).indices
+    windows = 2 * REACH + 1
+    cost = (shifted[:windows, :windows] - first[::2, ::2]).abs_().clamp_max_(OUTLIER).mean((2, 3)).flatten(0, 1)
+    best = (cost + REST * torch.hypot(dy.float(), dx.float())[:, None]).min(0).indices
     return dy[best], dx[best]
 
 
@@ -124,11 +124,14 @@ def _agreed(ratios: Tensor, inside: Tensor) -> Tensor:
 
 def _unexplained(first: Tensor, moved: Tensor, gain: Tensor) -> Tensor:
     """(N, h, w) log luma change beyond `gain` (N,) that no pixel within NEAR explains: the least, with its sign."""
-    width = 2 * NEAR + 1
-    around = F.unfold(F.pad(moved[:, None], [NEAR] * 4, mode="replicate"), width)  # (N, neighbours, h*w)
-    change = around - (first + gain[:, None, None]).flatten(1)[:, None]
-    least = change.detach().abs().min(1, keepdim=True).indices
-    return change.gather(1, least).view_as(first)
+    height, width = moved.shape[-2:]
+    around = F.pad(moved[:, None], [NEAR] * 4, mode="replicate")[:, 0]
+    still = first + gain[:, None, None]
+    reach = range(2 * NEAR + 1)
+    least, *others = (around[:, y:y + height, x:x + width] - still for y in reach for x in reach)
+    for change in others:
+        least = torch.where(change.abs() < least.abs(), change, least)
+    return least
 
 
 def _reversals(change: Tensor) -> Tensor:
