@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from evalkit.data.items import printable
+from evalkit.data.video import decoder_version
 from evalkit.features.base import MissingWeights
 from evalkit.metrics.base import Metric, PerClipMetric, SetMetric
 from evalkit.plan import Plan
@@ -31,13 +34,11 @@ def make_report(plan: Plan, rows: Sequence[VideoRow], references: ReferenceFeatu
         identity = protocol_id(protocol)
         protocols[identity] = protocol
         scores[name] = _score(name, metric, plan, rows, references, twins, identity, seed, decoder)
-    failures = [{"path": row.name, "error": f"{metric}: {why}" if metric else why}
-                for row in rows for metric, why in sorted(row.errors.items())]
     failed = sum(bool(row.errors) for row in rows)
     return Report(
         model=model, scores=scores, protocols=protocols,
         counts={"found": len(rows), "scored": len(rows) - failed, "failed": failed},
-        failures=failures + reference_failures,
+        failures=list_failures(rows) + reference_failures,
         environment=environment(device, seed, wall_seconds),
         videos=make_table(plan, rows),
         curves={name: {row.name: {key: curve.tolist() for key, curve in row.curves[name].items()}
@@ -45,6 +46,12 @@ def make_report(plan: Plan, rows: Sequence[VideoRow], references: ReferenceFeatu
         features={name: np.concatenate(found) for name in plan.metrics
                   if (found := [row.features[name] for row in rows if name in row.features])},
     )
+
+
+def list_failures(rows: Sequence[VideoRow], prefix: str = "") -> list[dict[str, str]]:
+    """What went wrong as the results list it: one entry per video and metric, or per video that cannot be read."""
+    return [{"path": row.name, "error": prefix + (f"{metric}: {why}" if metric else why)}
+            for row in rows for metric, why in sorted(row.errors.items())]
 
 
 def full_protocol(metric: Metric, decoder: str, seed: int, plan: Plan,
@@ -59,12 +66,13 @@ def full_protocol(metric: Metric, decoder: str, seed: int, plan: Plan,
                            for key in metric.extractor_keys],
             "parameters": {},
         }
-    protocol["decoder"] = f"{decoder}/1" if any(isinstance(item.source, Path) for item in plan.items) else "frames/1"
+    from_files = any(isinstance(item.source, Path) for item in plan.items)
+    protocol["decoder"] = decoder_version(decoder if from_files else "frames")
     if metric.spec.placement == "random" or isinstance(metric, SetMetric):
         protocol["seed"] = seed
     if metric.needs_fps or metric.spec.fps:
-        rates = sorted({item.fps for item in plan.items if item.fps})
-        protocol["fps_given"] = rates[0] if len(rates) == 1 else None if not rates else "per video"
+        rates = {item.fps for item in plan.items}
+        protocol["fps_given"] = rates.pop() if len(rates) == 1 else "per video"
     if isinstance(metric, SetMetric) and metric.needs_reference == "set" and metric.name in plan.metrics:
         found = references.find(metric, decoder, seed) if references else None
         protocol["reference"] = {"fingerprint": found[1], "n": len(found[0])} if found else None
@@ -102,8 +110,7 @@ def _set_score(name: str, metric: SetMetric, plan: Plan, rows: Sequence[VideoRow
     if metric.needs_reference == "set":
         found = references.find(metric, decoder, seed) if references else None
         if found is None:
-            return null("the reference has no features for this protocol: build it again with "
-                        f"`evalkit reference build … --metrics {name}`", len(generated))
+            return null("no video of the reference could be scored", len(generated))
         reference = torch.from_numpy(found[0]).double()
     result = metric.compute(generated, reference, prompts, seed)
     return Score(result.value, result.ci95, result.n, metric.unit, metric.higher_is_better, identity,
@@ -124,7 +131,7 @@ def make_table(plan: Plan, rows: Sequence[VideoRow]):
     for row in rows:
         item = plan.items[row.index]
         record: dict[str, Any] = {
-            "video": row.name, "path": str(item.source) if isinstance(item.source, Path) else None,
+            "video": row.name, "path": printable(str(item.source)) if isinstance(item.source, Path) else None,
             "prompt": item.prompt, "seed": item.seed, "content": row.content,
             "error": "; ".join(f"{name}: {why}" if name else why for name, why in sorted(row.errors.items())) or None,
         }
@@ -132,8 +139,13 @@ def make_table(plan: Plan, rows: Sequence[VideoRow]):
             record[name] = row.values.get(name, float("nan"))
             record |= {f"{name}.{part}": value for part, value in row.components.get(name, {}).items()}
         records.append(record)
-    table = pd.DataFrame.from_records(records)
-    return table.astype({"prompt": "string", "path": "string", "error": "string", "seed": "Int64"})
+    table = pd.DataFrame.from_records(records).astype({"prompt": "string", "path": "string", "error": "string"})
+    seeds = [plan.items[row.index].seed for row in rows]
+    if all(seed is None or -2**63 <= seed < 2**63 for seed in seeds):
+        table["seed"] = pd.array(seeds, dtype="Int64")
+    else:  # torch's own seeds reach 2**64 - 1
+        table["seed"] = pd.array([None if seed is None else str(seed) for seed in seeds], dtype="string")
+    return table
 
 
 def environment(device: str, seed: int, wall_seconds: float) -> dict[str, Any]:
@@ -153,6 +165,8 @@ def _commit() -> str:
     """The commit of evalkit's own source, or "" for an installed package."""
     folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
+        return ""
+    if shutil.which("git") is None:
         return ""
     found = subprocess.run(["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
                            capture_output=True, text=True, check=False)

@@ -18,7 +18,7 @@ _DIGEST = 32  # every entry ends with the sha256 of what precedes, so that a dam
 
 def default_cache() -> Path:
     """`$EVALKIT_CACHE`, or `evalkit/scores` in the user's cache folder."""
-    if "EVALKIT_CACHE" in os.environ:
+    if os.environ.get("EVALKIT_CACHE"):
         return Path(os.environ["EVALKIT_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "evalkit" / "scores"
 
@@ -37,6 +37,12 @@ class Cache:
 
     def __init__(self, folder: str | Path | None) -> None:
         self.folder = Path(folder) if folder is not None else None
+
+    def check(self) -> None:
+        """Raise OSError naming the folder where entries cannot be written and read back."""
+        key = cache_key(kind="check")
+        self.store_json(key, True)
+        self._load(key)
 
     def load_json(self, key: str) -> Any | None:
         """The entry, or None where there is none (or it is damaged)."""

@@ -1,15 +1,18 @@
 """What a run will do, settled before anything is decoded: metrics, inputs, protocols, and why a metric cannot run."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evalkit.data.arrays import SUFFIXES as ARRAY_SUFFIXES
 from evalkit.data.datasets import VideoItem, find_videos
+from evalkit.data.items import is_video_name, printable
 from evalkit.errors import UsageError
 from evalkit.features.base import MissingWeights
-from evalkit.metrics.base import Metric, SetMetric, available_metrics, make_metric
+from evalkit.metrics.base import Metric, SetMetric, available_metrics
 from evalkit.protocols import load_protocol
 from evalkit.reference import ReferenceFeatures
 from evalkit.suites import load_suite, match_videos
@@ -30,25 +33,35 @@ class Plan:
 
 def make_plan(samples: Any, *, prompts: Any = None, fps: float | None = None, metrics: Sequence[str] | None = None,
               suite: str | None = None, protocol: str | None = None, reference: Any = None,
-              paired: Any = None) -> Plan:
+              paired: Any = None, decoder: str = "pyav", seed: int = 0) -> Plan:
     """Settle what will run. Raises UsageError where a metric named in `metrics` lacks an input, or nothing is found."""
     items = find_items(samples, prompts, fps, suite=None if prompts is not None else suite)
     chosen = choose_metrics(metrics, suite, protocol)
     reference_items, features = _open_reference(reference)
     partners = _pair(items, paired)
-    lacks = {name: why for name, metric in chosen.items()
-             if (why := _lacking_input(metric, items, reference_items, features, partners))}
-    named = [name for name in lacks if name in (metrics or ())]
-    if named:
-        raise UsageError("; ".join(f"{name}: {lacks[name]}" for name in named))
+    unavailable, lacks = {}, {}
     for name, metric in chosen.items():
-        if name not in lacks:
-            try:
-                metric.extractors()
-            except (MissingWeights, ImportError) as error:
-                lacks[name] = str(error)
-    ready = {name: metric for name, metric in chosen.items() if name not in lacks}
-    return Plan(items, ready, lacks, chosen, reference_items, features, partners)
+        why = _lacking_input(metric, items, reference_items, features, partners)
+        weights = None if why else missing_weights(metric)
+        if not why and not weights and features and metric.needs_reference == "set":
+            why = features.why_not(metric, decoder, seed)
+        if why and name in (metrics or ()):
+            lacks[name] = why
+        if why or weights:
+            unavailable[name] = why or weights
+    if lacks:
+        raise UsageError("; ".join(f"{name}: {why}" for name, why in lacks.items()))
+    ready = {name: metric for name, metric in chosen.items() if name not in unavailable}
+    return Plan(items, ready, unavailable, chosen, reference_items, features, partners)
+
+
+def missing_weights(metric: Metric) -> str | None:
+    """Why the metric's extractors cannot be built here, and what to do about it; None where they can."""
+    try:
+        metric.extractors()
+    except (MissingWeights, ImportError) as error:
+        return str(error)
+    return None
 
 
 def find_items(samples: Any, prompts: Any = None, fps: float | None = None,
@@ -57,55 +70,58 @@ def find_items(samples: Any, prompts: Any = None, fps: float | None = None,
 
     A suite with prompts of its own takes the videos of a folder by the names that it prescribes.
     """
+    if fps is not None and not 0 < fps < math.inf:
+        raise UsageError(f"--fps: expected a positive number, got {fps:g}")
     try:
         loaded = load_suite(suite) if suite is not None else None
         if loaded is not None and loaded.prompts and isinstance(samples, (str, Path)) and Path(samples).is_dir():
             items = match_videos(loaded, samples)
-        elif isinstance(samples, (str, Path)):
-            items = find_videos(samples, prompts if isinstance(prompts, (str, Path)) else None)
         else:
-            items = _in_memory(samples)
+            where = [samples] if getattr(samples, "ndim", None) == 4 else samples
+            items = find_videos(where, prompts if isinstance(prompts, (str, Path)) else None)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
-    if not items:
-        raise UsageError(f"no videos in {samples}: expected a folder, glob or manifest with at least one")
     if prompts is not None and not isinstance(prompts, (str, Path)):
         if len(prompts) != len(items):
             raise UsageError(f"prompts: expected one per video ({len(items)}), got {len(prompts)}")
         items = [replace(item, prompt=prompt) for item, prompt in zip(items, prompts, strict=True)]
-    return items if fps is None else [replace(item, fps=item.fps or fps) for item in items]
+    return [replace(item, name=printable(item.name), prompt=printable(item.prompt), fps=_rate(item, fps))
+            for item in items]
+
+
+def _rate(item: VideoItem, fps: float | None) -> float | None:
+    """As a float: 8 and 8.0 are one rate, and must be one protocol."""
+    rate = fps if item.fps is None else item.fps
+    if rate is not None and not 0 < rate < math.inf:
+        raise UsageError(f"{item.name}: expected a positive fps, got {rate:g}")
+    return None if rate is None else float(rate)
 
 
 def choose_metrics(names: Sequence[str] | None, suite: str | None, protocol: str | None) -> dict[str, Metric]:
     """Metrics by name, of a suite, or of a paper's protocol; the standard suite where none is asked for."""
     try:
         if protocol is not None and protocol != "default":
+            if suite is not None:
+                raise UsageError(f"expected a suite or a protocol, got both ({suite!r} and {protocol!r})")
             return load_protocol(protocol).make_metrics(names)
-        if names is None:
-            names = load_suite(suite or "standard").metrics
-        unknown = [name for name in names if name not in available_metrics()]
-        if unknown:
-            raise UsageError(f"unknown metric {', '.join(map(repr, unknown))}; there are: "
-                             f"{', '.join(available_metrics())}")
-        return {name: make_metric(name) for name in dict.fromkeys(names)}
+        if names is not None:
+            return _make_metrics(names)
+        chosen = load_suite(suite or "standard")
+        return _make_metrics(chosen.metrics, load_protocol(chosen.protocol).metrics)
     except UsageError:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _in_memory(samples: Any) -> list[VideoItem]:
-    if hasattr(samples, "ndim") and samples.ndim == 4:
-        samples = [samples]
-    items = []
-    for i, one in enumerate(samples):
-        if isinstance(one, VideoItem):
-            items.append(one)
-        elif isinstance(one, (str, Path)):
-            items.append(VideoItem(Path(one), str(one)))
-        else:
-            items.append(VideoItem(one, f"{i:06d}"))
-    return items
+def _make_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Metric]:
+    """By name, with the constructor arguments that `settings` holds for some of them."""
+    known = available_metrics()
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise UsageError(f"{'unknown metric ' + ', '.join(map(repr, unknown)) if unknown else 'no metric named'}; "
+                         f"there are: {', '.join(known)}")
+    return {name: known[name](**(settings or {}).get(name, {})) for name in dict.fromkeys(names)}
 
 
 def _open_reference(reference: Any) -> tuple[list[VideoItem], ReferenceFeatures | None]:
@@ -124,7 +140,11 @@ def _open_reference(reference: Any) -> tuple[list[VideoItem], ReferenceFeatures 
 def _pair(items: Sequence[VideoItem], paired: Any) -> dict[str, VideoItem]:
     if paired is None:
         return {}
-    partners = {_stem(other): other for other in find_items(paired)}
+    partners: dict[str, VideoItem] = {}
+    for other in find_items(paired):
+        if partners.setdefault(_stem(other), other) is not other:
+            raise UsageError(f"--paired: {partners[_stem(other)].name} and {other.name} differ in their suffix alone, "
+                             "so that either could be meant: expected one reference per video")
     found = {item.name: partners[_stem(item)] for item in items if _stem(item) in partners}
     if not found:
         raise UsageError(f"--paired: no video of {paired} has the name of a scored one (compared without suffix)")
@@ -132,7 +152,8 @@ def _pair(items: Sequence[VideoItem], paired: Any) -> dict[str, VideoItem]:
 
 
 def _stem(item: VideoItem) -> str:
-    return str(Path(item.name).with_suffix(""))
+    path = Path(item.name)  # folders of frames have no suffix to lose, though their names may hold full stops
+    return str(path.with_suffix("")) if is_video_name(path) else item.name
 
 
 def _lacking_input(metric: Metric, items: Sequence[VideoItem], reference_items: Sequence[VideoItem],
@@ -140,7 +161,8 @@ def _lacking_input(metric: Metric, items: Sequence[VideoItem], reference_items: 
     by_prompt = isinstance(metric, SetMetric) and metric.group_by_prompt
     if (metric.needs_prompts or by_prompt) and not any(item.prompt for item in items):
         return "needs prompts, and no video has one: give --prompts FILE (JSONL with path and prompt)"
-    if metric.needs_fps and all(item.fps is None and _carries_no_rate(item.source) for item in items):
+    needs_rate = metric.needs_fps or metric.spec.fps is not None
+    if needs_rate and all(item.fps is None and _carries_no_rate(item.source) for item in items):
         return "needs a frame rate, and frames without a container carry none: give --fps (fps=…)"
     if metric.needs_reference == "set" and not reference_items and features is None:
         return "needs a reference set: give --reference FOLDER, or a file of `evalkit reference build`"
@@ -150,4 +172,4 @@ def _lacking_input(metric: Metric, items: Sequence[VideoItem], reference_items: 
 
 
 def _carries_no_rate(source: Any) -> bool:
-    return not isinstance(source, Path) or source.is_dir() or source.suffix in (".npy", ".npz", ".pt")
+    return not isinstance(source, Path) or source.is_dir() or source.suffix.lower() in ARRAY_SUFFIXES

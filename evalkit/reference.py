@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from evalkit.data.video import decoder_version
 from evalkit.metrics.base import SetMetric
-from evalkit.results import protocol_id, write_atomic
+from evalkit.results import differing_fields, protocol_id, write_atomic
 from evalkit.scoring import VideoRow
 
 FORMAT = "evalkit.reference/1"
@@ -21,7 +22,7 @@ def feature_protocol(metric: SetMetric, decoder: str, seed: int) -> dict[str, An
     """What a set metric's features of one video depend on, the video aside."""
     protocol = metric.protocol()
     return {
-        "decoder": decoder,
+        "decoder": decoder_version(decoder),
         "clips": protocol["clips"],
         "extractors": protocol["extractors"],
         "pool": type(metric).pool.__qualname__,
@@ -63,6 +64,16 @@ class ReferenceFeatures:
         key = protocol_id(feature_protocol(metric, decoder, seed))
         return (self.features[key], self.fingerprints[key]) if key in self.features else None
 
+    def why_not(self, metric: SetMetric, decoder: str, seed: int) -> str | None:
+        """Why `find` gives None for this metric, and what to do about it; None where it gives features."""
+        wanted = feature_protocol(metric, decoder, seed)
+        if protocol_id(wanted) in self.features:
+            return None
+        nearest = min((differing_fields(held, wanted) for held in self.protocols.values()), key=len, default=[])
+        differs = "; ".join(nearest) or "it is empty"
+        return (f"the reference {self.source} has no features for this protocol ({differs}): "
+                f"build it with `evalkit reference build … --metrics {metric.name}` and the same --protocol and --seed")
+
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file; what the numbers mean is in its header."""
         from safetensors.numpy import save
@@ -84,6 +95,9 @@ class ReferenceFeatures:
                 if header["format"] != FORMAT:
                     raise ValueError(f"expected format {FORMAT!r}, got {header['format']!r}")
                 features = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+            for key, matrix in features.items():
+                if matrix.ndim != 2 or not np.isfinite(matrix).all() or key not in header["fingerprints"]:
+                    raise ValueError(f"expected finite (M, D) features with a fingerprint under {key}")
             return cls(features, header["fingerprints"], header["protocols"], str(path))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a file of `evalkit reference build`: {error}") from error

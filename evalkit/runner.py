@@ -3,18 +3,19 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 
-from evalkit.aggregate import make_report
+from evalkit.aggregate import list_failures, make_report
 from evalkit.cache import Cache, default_cache
 from evalkit.data.datasets import VideoItem
+from evalkit.data.video import usable_decoder
 from evalkit.errors import UsageError
-from evalkit.features.base import MissingWeights
 from evalkit.metrics.base import Metric, PerClipMetric, SetMetric
-from evalkit.plan import Plan, choose_metrics, find_items, make_plan
+from evalkit.plan import Plan, choose_metrics, find_items, make_plan, missing_weights
 from evalkit.reference import ReferenceFeatures
 from evalkit.results import Report
 from evalkit.scoring import Scorer, VideoRow
@@ -41,10 +42,9 @@ def evaluate(samples: Any, *, prompts: Any = None, fps: float | None = None, met
     Raises UsageError where the request cannot be met; a video that cannot be scored is listed in `failures`.
     """
     started = time.perf_counter()
+    decoder, device, store = _settle(decoder, device, cache, seed)
     plan = make_plan(samples, prompts=prompts, fps=fps, metrics=metrics, suite=suite, protocol=protocol,
-                     reference=reference, paired=paired)
-    store = Cache(default_cache() if cache == "default" else cache)
-    device = _choose_device(device)
+                     reference=reference, paired=paired, decoder=decoder, seed=seed)
     loop = _Loop(store, decoder, seed, device, available_cores() if workers is None else workers, progress)
 
     rows = loop.score("videos", plan.metrics, plan.items, plan.paired)
@@ -60,19 +60,22 @@ def build_reference(samples: Any, *, protocol: str | None = None, metrics: Seque
                     decoder: str = "pyav",
                     progress: Progress | None = None) -> tuple[ReferenceFeatures, list[dict[str, str]]]:
     """Features of a reference set for the set metrics named (default: those of `protocol`), and the failures."""
+    decoder, device, store = _settle(decoder, device, cache, seed)
     items = find_items(samples)
     chosen = {name: metric for name, metric in choose_metrics(metrics, None, protocol).items()
               if isinstance(metric, SetMetric) and metric.needs_reference == "set"}
     if not chosen:
         raise UsageError("reference build: none of the metrics compares with a reference set; name some with --metrics")
-    ready = {name: metric for name, metric in chosen.items() if not _missing(metric)}
+    lacking = {name: why for name, metric in chosen.items() if (why := missing_weights(metric))}
+    ready = {name: metric for name, metric in chosen.items() if name not in lacking}
+    told = "; ".join(f"{name}: {why}" for name, why in lacking.items())
     if not ready:
-        raise UsageError("; ".join(f"{name}: {_missing(metric)}" for name, metric in chosen.items()))
-    store = Cache(default_cache() if cache == "default" else cache)
-    loop = _Loop(store, decoder, seed, _choose_device(device),
-                 available_cores() if workers is None else workers, progress)
+        raise UsageError(told)
+    if lacking:
+        warnings.warn(f"the reference will hold no features for {told}", stacklevel=2)
+    loop = _Loop(store, decoder, seed, device, available_cores() if workers is None else workers, progress)
     rows = loop.score("reference", ready, items, {})
-    return ReferenceFeatures.from_rows(ready, rows, decoder, seed), _failures(rows)
+    return ReferenceFeatures.from_rows(ready, rows, decoder, seed), list_failures(rows)
 
 
 class _Loop:
@@ -117,7 +120,7 @@ def _reference_features(plan: Plan, loop: _Loop) -> tuple[ReferenceFeatures | No
     if not wanted:
         return None, []
     rows = loop.score("reference", wanted, plan.reference_items, {})
-    return ReferenceFeatures.from_rows(wanted, rows, loop.decoder, loop.seed), _failures(rows, "reference: ")
+    return ReferenceFeatures.from_rows(wanted, rows, loop.decoder, loop.seed), list_failures(rows, "reference: ")
 
 
 def _score_trivial(plan: Plan, loop: _Loop, rows: Sequence[VideoRow]) -> dict[str, list[VideoRow]]:
@@ -129,17 +132,21 @@ def _score_trivial(plan: Plan, loop: _Loop, rows: Sequence[VideoRow]) -> dict[st
             for name, variant in TRIVIAL.items()} if per_clip and some else {}
 
 
-def _failures(rows: Sequence[VideoRow], prefix: str = "") -> list[dict[str, str]]:
-    return [{"path": row.name, "error": prefix + (f"{metric}: {why}" if metric else why)}
-            for row in rows for metric, why in sorted(row.errors.items())]
-
-
-def _missing(metric: Metric) -> str | None:
+def _settle(decoder: str, device: str, cache: Any, seed: int) -> tuple[str, str, Cache]:
+    """The decoder, the device and the cache that are meant; UsageError where one of them cannot be used."""
+    if seed < 0:
+        raise UsageError(f"--seed: expected 0 or more, got {seed}")
     try:
-        metric.extractors()
-    except (MissingWeights, ImportError) as error:
-        return str(error)
-    return None
+        decoder = usable_decoder(decoder)
+    except ValueError as error:
+        raise UsageError(f"--decoder: {error}") from error
+    store = Cache(default_cache() if cache == "default" else cache)
+    try:
+        store.check()
+    except OSError as error:
+        raise UsageError(f"cannot use the cache {store.folder}: {os.strerror(error.errno or 0)}. Name another folder "
+                         "(--cache DIR or EVALKIT_CACHE), or --cache none") from error
+    return decoder, _choose_device(device), store
 
 
 def _choose_device(device: str | Literal["auto"]) -> str:
@@ -147,6 +154,10 @@ def _choose_device(device: str | Literal["auto"]) -> str:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {device}: this machine has no CUDA device; use --device cpu")
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
+    if kind == "cuda" and int(index) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; "
+                         "use --device cpu, or one of those")
     return device

@@ -13,7 +13,8 @@ from torch import Tensor
 from evalkit.cache import Cache, cache_key
 from evalkit.clips import ClipBatch, ClipSpec
 from evalkit.data.datasets import VideoItem
-from evalkit.data.video import Clip, VideoError, content_hash, read_clips
+from evalkit.data.items import printable
+from evalkit.data.video import Clip, VideoError, content_hash, decoder_version, read_clips
 from evalkit.features.base import Extractor, extract
 from evalkit.metrics.base import Metric, PerClipMetric, SetMetric
 
@@ -100,7 +101,7 @@ class Scorer:
 
     def _score_key(self, metric: Metric, content: str, item: VideoItem, partner: str) -> str:
         return cache_key(
-            kind="score", content=content, protocol=metric.protocol(), decoder=self.decoder,
+            kind="score", content=content, protocol=metric.protocol(), decoder=decoder_version(self.decoder),
             seed=self._seed_of(metric.spec), fps=item.fps, variant=self.variant, device=_kind(self.device),
             prompt=item.prompt if metric.needs_prompts else None,
             partner=partner if metric.needs_reference == "paired" else None,
@@ -109,7 +110,7 @@ class Scorer:
     def _feature_key(self, extractor: Extractor, spec: ClipSpec, loaded: _Loaded) -> str:
         return cache_key(
             kind="features", content=loaded.row.content, extractor=extractor.protocol(), clips=spec.protocol(),
-            decoder=self.decoder, seed=self._seed_of(spec), fps=loaded.item.fps, variant=self.variant,
+            decoder=decoder_version(self.decoder), seed=self._seed_of(spec), fps=loaded.item.fps, variant=self.variant,
             device=_kind(self.device),
         )
 
@@ -255,4 +256,4 @@ def _kind(device: str) -> str:
 
 def _one_line(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, VideoError) else f"{type(error).__name__}: {text}"
+    return printable(text if isinstance(error, VideoError) else f"{type(error).__name__}: {text}")

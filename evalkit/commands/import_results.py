@@ -18,10 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from evalkit.commands.run import name_model
     from evalkit.table import print_scores
 
     try:
-        report = import_vbench(args.path, args.model or args.path.stem, args.seed)
+        report = import_vbench(args.path, args.model or name_model(str(args.path)), args.seed)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
     path = report.save(args.out)

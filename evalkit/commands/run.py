@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
         report = evaluate(
             args.samples, prompts=args.prompts, fps=args.fps, metrics=names, suite=args.suite,
             protocol=args.protocol, reference=args.reference, paired=args.paired,
-            model=args.model or Path(args.samples).resolve().stem, device=args.device, workers=args.workers,
+            model=args.model or name_model(args.samples), device=args.device, workers=args.workers,
             cache=None if args.cache == "none" else args.cache, seed=args.seed, decoder=args.decoder,
             trivial=not args.no_report, progress=progress,
         )
@@ -82,6 +82,12 @@ def write_run(report: Report, out: Path, *, with_report: bool = True) -> None:
 
         path = write_report(report, out / "report.html")
     print(f"\n{path}")
+
+
+def name_model(samples: str) -> str:
+    """The folder's name (with its full stops: Wan2.1), a file's without suffix, else what was typed."""
+    path = Path(samples)
+    return path.resolve().name if path.is_dir() else path.stem if path.is_file() else samples
 
 
 def refuse_other_protocols(previous: Report, report: Report, out: Path) -> None:

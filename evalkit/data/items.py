@@ -53,6 +53,11 @@ def check_unique(items: Sequence[VideoItem], where: str) -> Sequence[VideoItem]:
     return items
 
 
+def printable(text: str | None) -> str | None:
+    """The text with what UTF-8 cannot hold spelt out: file names may be any bytes, and JSON half of a character."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+
+
 def walk_files(root: Path) -> Iterator[Path]:
     """Every visible file below `root`; links to folders are followed once; OSError if unreadable."""
     visited: set[str] = set()

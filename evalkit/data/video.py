@@ -22,11 +22,27 @@ from evalkit.data.torchcodec import TorchCodecFrames, why_not
 from evalkit.data.video_types import MAX_CLIP_BYTES, Clip, Deadline, Source, VideoError, VideoInfo
 from evalkit.data.video_writer import write_video
 
-__all__ = ["Clip", "VideoError", "VideoInfo", "content_hash", "probe", "read_clips", "read_video", "write_video"]
+__all__ = ["Clip", "VideoError", "VideoInfo", "content_hash", "decoder_version", "probe", "read_clips", "read_video",
+           "usable_decoder", "write_video"]
 
 DECODERS = ("pyav", "torchcodec", "auto")
+VERSION = 1  # raise when decoding, colour conversion or resizing changes a pixel
 EVERYTHING = ClipSpec(num_frames=None, max_frames=10**6, min_frames=1, size=None)
 VideoLike = str | Path | Tensor | np.ndarray
+
+
+def decoder_version(decoder: str) -> str:
+    """The decoder as protocols and the cache's keys name it."""
+    return f"{decoder}/{VERSION}"
+
+
+def usable_decoder(decoder: str) -> str:
+    """"pyav" or "torchcodec", which "auto" stands for on this machine; ValueError where it does not work here."""
+    if decoder not in DECODERS:
+        raise ValueError(f"decoder: expected one of {', '.join(DECODERS)}, got {decoder!r}")
+    if decoder == "torchcodec" and why_not():
+        raise ValueError(f'decoder "torchcodec" does not work here ({why_not()}); use "pyav"')
+    return decoder if decoder != "auto" else "pyav" if why_not() else "torchcodec"
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -66,8 +82,9 @@ def read_clips(source: VideoLike, specs: Sequence[ClipSpec], *, fps: float | Non
                 result[spec] = error
         wanted = sorted(set().union(*(track.rows for track in tracks)))
         for index, frame in opened.frames(wanted) if wanted else ():
+            shared: dict = {}  # specs that lead to one size share the conversion
             for track in tracks:
-                track.take(index, frame)
+                track.take(index, frame, shared)
     return result | {track.spec: track.clips() for track in tracks}
 
 
@@ -133,14 +150,14 @@ class _Track:
         self.rows: Mapping[int, int] = {index: row for row, index in enumerate(indices.tolist())}
         self._converter: FrameConverter | None = None
 
-    def take(self, index: int, frame) -> None:
+    def take(self, index: int, frame, shared: dict) -> None:
         row = self.rows.get(index)
         if row is None:
             return
         if self._converter is None:
             self._converter = FrameConverter(self.spec, frame)
             self._frames = self._allocate(*self._converter.size)
-        self._converter.write(frame, self._frames[row])
+        self._converter.write(frame, self._frames[row], shared)
 
     def clips(self) -> list[Clip]:
         """Frames in the order of each pick; a run of rows is a view."""
