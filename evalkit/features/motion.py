@@ -116,14 +116,14 @@ def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Te
                 costs: Tensor) -> Tensor:
     """Total flow (N, 2, h, w) on the level below the finest."""
     a, b = _detail(_expose(first[-2:][0], exposure)), _detail(second[-2:][0])
-    size = a.shape[-2:]
+    size, surface = a.shape[-2:], _Surface(a)
     glide = similarity_flow(transform, *size)
     with torch.no_grad():
         jump = _local_jump(first[0], second[0], transform, exposure, costs)
         flow = glide + F.interpolate(jump, size=size, mode="bilinear", align_corners=False)
         for _ in range(STEPS):
-            flow = _flow_step(a, b, flow)
-    return _believe(a, b, glide, _flow_step(a, b, flow - glide.detach() + glide))
+            flow = surface.step(b, flow)
+    return _believe(a, b, glide, surface.step(b, flow - glide.detach() + glide))
 
 
 def _believe(first: Tensor, second: Tensor, glide: Tensor, flow: Tensor) -> Tensor:
@@ -173,17 +173,23 @@ def _box(side: int, window: int, like: Tensor) -> Tensor:
     return band / band.sum(1, keepdim=True)
 
 
-def _flow_step(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
-    """One Lucas-Kanade iteration (N, 2, h, w), the flow constant per window."""
-    short = min(first.shape[-2:])
-    dx, dy = (slope / short for slope in slopes(first))  # luma per pixel
-    moved, inside = warp(second, flow)
-    error = (moved - first) * inside
-    products = torch.stack([dx * dx, dx * dy, dy * dy, dx * error, dy * error], dim=1)
-    xx, xy, yy, xe, ye = _smooth(products, WINDOW).unbind(1)
-    xx, yy = xx + SLOPE_FLOOR**2, yy + SLOPE_FLOOR**2
-    step = torch.stack([yy * xe - xy * ye, xx * ye - xy * xe], dim=1) / (xx * yy - xy * xy)[:, None]
-    return flow - step.clamp(-LARGEST_STEP, LARGEST_STEP) / short
+class _Surface:
+    """The slopes of N images (N, h, w) and their products, averaged per window: what Lucas-Kanade knows beforehand."""
+
+    def __init__(self, first: Tensor) -> None:
+        self.first, self.short = first, min(first.shape[-2:])
+        self.slopes = torch.stack(slopes(first), dim=1) / self.short  # luma per pixel
+        dx, dy = self.slopes.unbind(1)
+        xx, self.xy, yy = _smooth(torch.stack([dx * dx, dx * dy, dy * dy], dim=1), WINDOW).unbind(1)
+        self.xx, self.yy = xx + SLOPE_FLOOR**2, yy + SLOPE_FLOOR**2
+        self.scale = 1 / (self.short * (self.xx * self.yy - self.xy * self.xy))
+
+    def step(self, second: Tensor, flow: Tensor) -> Tensor:
+        """One iteration (N, 2, h, w), the flow constant per window."""
+        moved, inside = warp(second, flow)
+        xe, ye = _smooth(self.slopes * ((moved - self.first) * inside)[:, None], WINDOW).unbind(1)
+        step = torch.stack([self.yy * xe - self.xy * ye, self.xx * ye - self.xy * xe], dim=1) * self.scale[:, None]
+        return flow - step.clamp(-LARGEST_STEP / self.short, LARGEST_STEP / self.short)
 
 
 def _fastest(flow: Tensor) -> Tensor:

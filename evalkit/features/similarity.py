@@ -35,9 +35,10 @@ def warp(image: Tensor, flow: Tensor, sparse: int = 1) -> tuple[Tensor, Tensor]:
     height, width = image.shape[-2:]
     x, y = (part[::sparse, ::sparse] for part in coordinates(height, width, image))
     scale = 2 * min(height, width)
-    grid = torch.stack([(x + flow[:, 0]) * (scale / width), (y + flow[:, 1]) * (scale / height)], dim=-1)
+    across, down = (x + flow[:, 0]) * (scale / width), (y + flow[:, 1]) * (scale / height)
+    grid = torch.stack([across, down], dim=-1)
     moved = F.grid_sample(image[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved[:, 0], (grid.detach().abs() <= 1).all(-1).to(image.dtype)
+    return moved[:, 0], (torch.maximum(across.detach().abs(), down.detach().abs()) <= 1).to(image.dtype)
 
 
 def slopes(image: Tensor) -> tuple[Tensor, Tensor]:
