@@ -3,18 +3,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
 
 Task, Found = TypeVar("Task"), TypeVar("Found")
 
-_FUNCTION: Callable[[Any], Any] | None = None  # inherited by forked workers: nothing needs to be picklable
+_FUNCTION: Callable[[Any], Any] | None = None  # in forked workers alone
 
 
 def available_cores() -> int:
@@ -48,6 +51,9 @@ def map_in_processes(function: Callable[[Task], Found], tasks: Sequence[Task], w
                     yield found
             except BrokenProcessPool:
                 pass
+            finally:
+                for _, future in waiting:
+                    future.cancel()  # where the caller stops early: only what runs already is waited for
         for task, _ in waiting:  # only after a crash
             yield _alone(function, task, crashed)
 
@@ -65,13 +71,23 @@ def map_in_threads(function: Callable[[Task], Found], tasks: Sequence[Task], wor
 
 
 def _pool(function: Callable, workers: int) -> ProcessPoolExecutor:
+    # Forked processes inherit the arguments of their initializer: the function need not be picklable.
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker,
+                               initargs=(function,))
+
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
     global _FUNCTION
     _FUNCTION = function
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork"), initializer=_start_worker)
-
-
-def _start_worker() -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent alone answers it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Workers of a killed process would wait for their next task for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _call(task: Task) -> Any:
@@ -100,10 +116,11 @@ class _one_thread:
 
 def join_ranks() -> tuple[int, int]:
     """(rank, world size); joins the group that torchrun announces, if it did."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or not torch.distributed.is_available():
+    if not torch.distributed.is_available():
         return 0, 1
     if not torch.distributed.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return 0, 1
         # A rank may wait for hours at the gather: the others' videos take as long as they take.
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -113,8 +130,14 @@ def gather(rows: list[Found]) -> list[Found]:
     """Every rank's rows on every rank; the caller sorts them."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return rows
-    world = torch.distributed.get_world_size()
-    group = torch.distributed.new_group(backend="gloo") if torch.distributed.get_backend() != "gloo" else None
-    parts: list[list[Found]] = [[] for _ in range(world)]
-    torch.distributed.all_gather_object(parts, rows, group=group)
+    parts: list[list[Found]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, rows, group=_gloo_group())
     return [row for part in parts for row in part]
+
+
+@lru_cache(maxsize=1)
+def _gloo_group() -> Any:
+    """A group for objects on the CPU, made once, where training has joined the ranks through NCCL; None: the usual."""
+    if torch.distributed.get_backend() == "gloo":
+        return None
+    return torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
