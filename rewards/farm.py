@@ -12,7 +12,7 @@ from rewards.coherence import DYNAMIC_FLOOR, PRICES, coherence
 from rewards.frames import evenly_spaced
 from rewards.photographic import photographic
 
-FRAMES = 16  # at most so many frames, evenly spaced, are judged one by one
+FRAMES = 8  # at most so many frames, evenly spaced, are judged one by one
 LAION_KEY = "aesthetic/l14_mlp"  # the MLP head on open_clip/ViT-L-14/openai
 
 
@@ -21,8 +21,8 @@ class Farm(Reward):
 
     A: "photographic", in (0, 1]; "laion", the LAION head on CLIP ViT-L/14 over 10, about 0.1 to 1; or the key of any
     extractor that gives one number a frame on that scale of 1 to 10. C in [0, 1): guarded coherence.
-    lambda = 1 (`weight`): both terms have the same range. kappa = 0.5: where one of 16 frames drops by a, the mean
-    falls by a / 16 and kappa * std takes another a / 8, so that one ugly frame costs three times its share.
+    lambda = 1 (`weight`): both terms have the same range. kappa = 0.5: where one of 8 frames drops by a, the mean
+    falls by a / 8 and kappa * std takes another a / 6, so that one ugly frame costs more than twice its share.
     pooling="sum" is the literal sum over all T frames (estimated from those judged) + lambda * C, which grows with T,
     so that lambda means another thing at every length. With the mean, the reward is in (-0.25, 2): std is at most 1/2.
     """
