@@ -24,6 +24,8 @@ COMMANDS = {
     "doctor": ("evalkit.commands.doctor", "what works on this machine, what is missing, how to get it"),
 }
 
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
 EXIT_USAGE, EXIT_FAILURES, EXIT_REGRESSION = 2, 3, 4
 
 
@@ -55,10 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped; what is scored so far is kept: the same command resumes", file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if error.errno not in (*UNWRITABLE, errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"evalkit {name}: {error}", file=sys.stderr)
-        return 1
+        return EXIT_USAGE if error.errno in UNWRITABLE else 1
 
 
 def _find(name: str, plugins: dict[str, EntryPoint]) -> tuple[Callable, Callable]:

@@ -65,8 +65,8 @@ def _compare(name: str, base: Report, new: Report, seed: int) -> Comparison:
 
     fields = [] if one.protocol == other.protocol else differing_fields(
         base.protocols[one.protocol], new.protocols[other.protocol])
-    if fields:
-        return incomparable(f"not comparable, the protocols differ: {'; '.join(fields)}")
+    if one.protocol != other.protocol:
+        return incomparable(f"not comparable, the protocols differ: {'; '.join(fields) or 'in a field without value'}")
     for score, report in ((one, base), (other, new)):
         if score.value is None:
             return incomparable(f"{report.model} has no value: {score.reason}")
@@ -123,12 +123,21 @@ def check_gate(comparisons: Sequence[Comparison], gate: Mapping[str, Any]) -> li
     A score fails when even the favourable end of the loss's interval exceeds the margin, significantly after Holm's
     correction; a score that cannot be judged fails too. UsageError on unknown keys.
     """
-    unknown = set(gate) - {"metrics"} | {
-        f"metrics.{name}.{key}" for name, rule in gate.get("metrics", {}).items() for key in set(rule) - {"margin"}}
-    if unknown or not gate.get("metrics"):
-        raise UsageError(f"gate: expected [metrics.NAME] tables with margin = NUMBER, got {sorted(unknown) or 'none'}")
+    rules = gate.get("metrics")
+    wrong = sorted(set(gate) - {"metrics"})
+    wrong += [f"metrics.{name} = {rule!r}" for name, rule in rules.items() if not _is_rule(rule)] if isinstance(
+        rules, Mapping) else [f"metrics = {rules!r}"]
+    if wrong or not rules:
+        raise UsageError(f"gate: expected [metrics.NAME] tables with margin = NUMBER, got {'; '.join(wrong) or 'none'}")
     found = {one.name: one for one in comparisons}
-    return [_judge(name, found.get(name), float(rule.get("margin", 0.0))) for name, rule in gate["metrics"].items()]
+    return [_judge(name, found.get(name), float(rule.get("margin", 0.0))) for name, rule in rules.items()]
+
+
+def _is_rule(rule: Any) -> bool:
+    if not isinstance(rule, Mapping) or set(rule) - {"margin"}:
+        return False
+    margin = rule.get("margin", 0.0)
+    return type(margin) in (int, float) and margin >= 0  # NaN is not: every loss would pass
 
 
 def _judge(name: str, one: Comparison | None, margin: float) -> GateResult:

@@ -58,7 +58,7 @@ class Report:
     counts: dict[str, int]  # found, scored, failed
     failures: list[dict[str, str]]  # path, error
     environment: dict[str, Any]
-    videos: Any = None  # columns: video, prompt, seed, fps, frames, one per score, "score.component", "error"
+    videos: Any = None  # columns: video, path, prompt, seed, content, error, one per score, "score.component"
     curves: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)  # score, video, curve -> values
     features: dict[str, Any] = field(default_factory=dict)  # set score -> (N, D) float32 array, in data-set order
 
@@ -88,14 +88,12 @@ class Report:
         return write_atomic(folder / "results.json", text.encode() + b"\n")
 
     def keep_scores_of(self, previous: Report) -> list[str]:
-        """Carry over the scores of `previous` that this run did not ask for; none if the videos differ.
+        """Carry over the scores of `previous` that this run did not ask for; none if the videos or prompts differ.
 
-        Returns the names of scores that are left behind because they belong to other videos.
+        Returns the names of scores that are left behind because they belong to others.
         """
         extra = [name for name in previous.scores if name not in self.scores]
-        same = (previous.videos is not None and self.videos is not None
-                and previous.videos["content"].tolist() == self.videos["content"].tolist())
-        if not same:
+        if not self._same_videos(previous):
             return extra
         for name in extra:
             self.scores[name] = kept = previous.scores[name]
@@ -105,7 +103,23 @@ class Report:
                     self.videos[column] = previous.videos[column].to_numpy()
             if name in previous.features:
                 self.features[name] = previous.features[name]
+        self._keep_failures_of(previous, extra)
         return []
+
+    def _same_videos(self, other: Report) -> bool:
+        if self.videos is None or other.videos is None:
+            return False
+        columns = [column for column in ("content", "prompt") if column in self.videos or column in other.videos]
+        return all(column in table for column in columns for table in (self.videos, other.videos)) and all(
+            self.videos[column].fillna("").tolist() == other.videos[column].fillna("").tolist() for column in columns)
+
+    def _keep_failures_of(self, previous: Report, names: list[str]) -> None:
+        """A video without a kept score is counted, and says why, as in the run that the score comes from."""
+        kept = [failure for failure in previous.failures
+                if any(failure["error"].startswith(f"{name}: ") for name in names)]
+        self.failures.extend(kept)
+        failed = {failure["path"] for failure in self.failures if not failure["error"].startswith("reference: ")}
+        self.counts = self.counts | {"scored": self.counts["found"] - len(failed), "failed": len(failed)}
 
     @classmethod
     def load(cls, folder: str | Path) -> Report:

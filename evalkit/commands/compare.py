@@ -47,12 +47,9 @@ def main(args: argparse.Namespace) -> int:
                    "gate": [{"name": r.name, "passed": r.passed, "message": r.message} for r in results]}
         write_atomic(args.json, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode())
     if args.junit:
-        write_atomic(args.junit, junit_xml(results or check_gate(found, _all_margins_zero(found))))
+        judged = {one.name: {"margin": 0.0} for one in found if one.ci95 is not None}
+        write_atomic(args.junit, junit_xml(results or (check_gate(found, {"metrics": judged}) if judged else [])))
     return EXIT_REGRESSION if any(not result.passed for result in results) else 0
-
-
-def _all_margins_zero(found) -> dict:
-    return {"metrics": {one.name: {"margin": 0.0} for one in found if one.ci95 is not None}}
 
 
 def _load(path: Path) -> Report:
@@ -65,7 +62,7 @@ def _load(path: Path) -> Report:
 def _load_gate(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"--gate {path}: {error}") from error
 
 

@@ -15,16 +15,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--model", default="", help="name of the model (default: the file's name)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace scores of another protocol in --out")
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.commands.run import name_model
+    from evalkit.commands.run import name_model, open_out, refuse_other_protocols
     from evalkit.table import print_scores
 
     try:
         report = import_vbench(args.path, args.model or name_model(str(args.path)), args.seed)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    if not args.overwrite and (previous := open_out(args.out)) is not None:
+        refuse_other_protocols(previous, report, args.out)
     path = report.save(args.out)
     print_scores(report)
     print(f"\n{path}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from evalkit.cli import EXIT_FAILURES
-from evalkit.commands.run import add_engine_arguments, parse_tolerance
+from evalkit.commands.run import add_engine_arguments, check_writable, parse_tolerance, split_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.commands.run import _split
     from evalkit.errors import UsageError
     from evalkit.progress import shown_progress
     from evalkit.runner import build_reference
@@ -29,14 +28,18 @@ def main(args: argparse.Namespace) -> int:
     if args.out.suffix != ".safetensors":
         raise UsageError(f"--out: expected a file name ending in .safetensors, got {args.out}")
     tolerated = parse_tolerance(args.max_failures)
+    check_writable(args.out.parent)
     with shown_progress() as progress:
         features, failures = build_reference(
-            args.videos, protocol=args.protocol, metrics=_split(args.metrics), device=args.device,
+            args.videos, protocol=args.protocol, metrics=split_names(args.metrics), device=args.device,
             workers=args.workers, cache=None if args.cache == "none" else args.cache, seed=args.seed,
             decoder=args.decoder, progress=progress,
         )
     for failure in failures:
         print(f"{failure['path']}: {failure['error']}", file=sys.stderr)
+    if not features.features:
+        print("nothing could be scored: no file is written", file=sys.stderr)
+        return EXIT_FAILURES
     path = features.save(args.out)
     for key, matrix in features.features.items():
         extractors = ", ".join(one["extractor"] for one in features.protocols[key]["extractors"])

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -47,9 +48,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    names = _split(args.metrics)
+    names = split_names(args.metrics)
     tolerated = parse_tolerance(args.max_failures)
-    previous = _open_out(args.out)
+    previous = open_out(args.out)
     from evalkit.progress import shown_progress
     from evalkit.runner import evaluate
 
@@ -65,7 +66,9 @@ def main(args: argparse.Namespace) -> int:
         if previous is not None:
             if not args.overwrite:
                 refuse_other_protocols(previous, report, args.out)
-            report.keep_scores_of(previous)
+            left = report.keep_scores_of(previous)
+            if left:
+                print(f"{args.out} held {', '.join(left)} of other videos or prompts: replaced")
         write_run(report, args.out, with_report=not args.no_report)
     failed = report.counts["failed"] + sum(f["error"].startswith("reference: ") for f in report.failures)
     return EXIT_FAILURES if failed > tolerated(report.counts["found"]) else 0
@@ -107,26 +110,31 @@ def parse_tolerance(text: str):
         number = float(text.removesuffix("%"))
     except ValueError:
         number = -1.0
-    if number < 0:
+    if not 0 <= number < math.inf:
         raise UsageError(f"--max-failures: expected a count or a share such as 5%, got {text!r}")
     return (lambda found: number / 100 * found) if text.endswith("%") else (lambda found: number)
 
 
-def _split(names: str | None) -> list[str] | None:
+def split_names(names: str | None) -> list[str] | None:
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
 
 
-def _open_out(out: Path) -> Report | None:
-    """The results that `out` holds already; UsageError where nothing can be written there."""
+def check_writable(folder: Path) -> None:
+    """UsageError where no file can be made in `folder`; makes it where it does not exist."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot write there: {error.strerror}") from error
+        raise UsageError(f"--out {folder}: cannot write there: {error.strerror}") from error
+
+
+def open_out(out: Path) -> Report | None:
+    """The results that `out` holds already; UsageError where nothing can be written there."""
+    check_writable(out)
     if not (out / "results.json").exists():
         return None
     try:
         return Report.load(out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise UsageError(f"--out {out} holds results that cannot be read ({error}): give another folder") from error
