@@ -13,7 +13,7 @@ from evalkit.features.similarity import fit_similarity, similarity_flow, slopes,
 
 SIZE = 64  # short side of the finest level; global motion is solved there, local flow one level above
 LEVELS = 3
-CHUNK = 24  # pairs at a time: what fits the processor's cache is twice as fast
+CHUNK = 64  # pairs at a time: what fits the processor's cache is twice as fast
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
@@ -59,8 +59,8 @@ class Motion(Extractor):
 
 def _measure(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Tensor]:
     """Everything about N pairs, given as luma pyramids of (N, h, w)."""
-    costs = _shift_costs(first[0].detach(), second[0].detach())
-    transform, exposure = fit_similarity(first, second, _best_shift(costs.mean(dim=2), first[0]))
+    costs = _shift_costs(first[0], second[0])
+    transform, exposure = fit_similarity(first, second, _best_shift(costs.mean((1, 2)), first[0]))
     flow = _local_flow(first, second, transform, exposure, costs)
     moved, inside = warp(second[-2:][0], flow)
     left = (moved - _expose(first[-2:][0], exposure)).abs() * inside
@@ -90,13 +90,17 @@ def _half(maps: Tensor) -> Tensor:
     return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
+@torch.no_grad()
 def _shift_costs(first: Tensor, second: Tensor) -> Tensor:
-    """(N, shifts, H*W): how much luma differs under every whole-pixel shift, the change of the mean taken out."""
-    count, height, width = first.shape
+    """(shifts, H, W, N): how much luma differs under every whole-pixel shift, the change of the mean taken out.
+
+    The pairs come last, so that the loops over them are long.
+    """
+    height, width = first.shape[-2:]
     brighter = second.mean((1, 2), keepdim=True) - first.mean((1, 2), keepdim=True)
-    padded = F.pad((second - brighter)[:, None], [REACH] * 4, mode="replicate")
-    moved = F.unfold(padded, (height, width)).view(count, height * width, -1).transpose(1, 2)
-    return (moved - first.flatten(1)[:, None]).abs().clamp_max(OUTLIER)
+    padded = F.pad((second - brighter)[:, None], [REACH] * 4, mode="replicate")[:, 0].permute(1, 2, 0).contiguous()
+    moved = padded.unfold(0, height, 1).unfold(1, width, 1).permute(0, 1, 3, 4, 2)
+    return (moved - first.permute(1, 2, 0).contiguous()).abs_().clamp_max_(OUTLIER).flatten(0, 1)
 
 
 def _shifts(like: Tensor) -> Tensor:
@@ -107,9 +111,9 @@ def _shifts(like: Tensor) -> Tensor:
 
 
 def _best_shift(cost: Tensor, like: Tensor) -> Tensor:
-    """(N, 2) shift of least cost (N, shifts); a shorter one where that is nothing worse."""
+    """(N, 2) shift of least cost (shifts, N); a shorter one where that is nothing worse."""
     shifts = _shifts(like)
-    return shifts[(cost + 1e-3 * shifts.norm(dim=1)).min(dim=1).indices]
+    return shifts[(cost + 1e-3 * shifts.norm(dim=1, keepdim=True)).min(dim=0).indices]
 
 
 def _local_flow(first: Sequence[Tensor], second: Sequence[Tensor], transform: Tensor, exposure: Tensor,
@@ -149,10 +153,23 @@ def _local_jump(first: Tensor, second: Tensor, transform: Tensor, exposure: Tens
     glide = similarity_flow(transform, height, width)
     moved, inside = warp(second, glide)
     stay = _smooth((moved - _expose(first, exposure)).abs().clamp_max(OUTLIER) * inside, 3)
-    around = _smooth(costs.view(len(costs), -1, height, width), 3)
-    best, where = around.min(dim=1)
-    jump = _shifts(first)[where].permute(0, 3, 1, 2) - glide
-    return jump * (best + SHIFT_GAIN < stay)[:, None]
+    around = _mean_of_three(_mean_of_three(costs, dim=1), dim=2)
+    best = around.amin(dim=0)
+    rank = torch.arange(len(around), 0, -1, device=best.device, dtype=best.dtype).view(-1, 1, 1, 1)
+    where = len(around) - ((around == best) * rank).amax(dim=0)  # the first of the least: faster than min's indices
+    target = _shifts(first)[where.long()]
+    jump = target.permute(2, 3, 0, 1) - glide
+    return jump * (best.permute(2, 0, 1) + SHIFT_GAIN < stay)[:, None]
+
+
+def _mean_of_three(values: Tensor, dim: int) -> Tensor:
+    """Average with both neighbours along `dim`, with one at either end. No gradient."""
+    size = values.shape[dim]
+    total = values.clone()
+    total.narrow(dim, 1, size - 1).add_(values.narrow(dim, 0, size - 1))
+    total.narrow(dim, 0, size - 1).add_(values.narrow(dim, 1, size - 1))
+    ends = (torch.arange(size, device=values.device) % max(1, size - 1) == 0).to(values.dtype)
+    return total.div_((3 - ends).view(-1, *[1] * (values.ndim - dim - 1)))
 
 
 def _detail(luma: Tensor) -> Tensor:

@@ -86,7 +86,7 @@ class _Columns:
         weight = inside.flatten(1) * _trust(error.detach(), self.centred.detach().flatten(1), inside.flatten(1))
         weighted = self.columns * (weight / weight.sum(1, keepdim=True).clamp_min(1.0))[:, None]
         normal = weighted @ self.columns.transpose(1, 2) + self.ridge
-        solution = torch.linalg.solve(normal, (weighted @ error[:, :, None]))[..., 0]
+        solution = torch.linalg.solve(normal, (error[:, None] @ weighted.transpose(1, 2))[:, 0])
         return _undo(transform, solution[:, :4]), solution[:, 4:]
 
 
