@@ -9,6 +9,7 @@ composited over black; transfer functions (PQ, HLG) and pixel aspect are left as
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import av
 import numpy as np
@@ -45,20 +46,26 @@ class FrameConverter:
         self._stretch = is_limited_grey(first)
         self._reformatter, self._flatten = VideoReformatter(), VideoReformatter()
 
-    def write(self, frame: av.VideoFrame, out: np.ndarray) -> None:
-        """Fill `out` (3, H, W) with the frame. Raises VideoError where its size or colour coding cannot be used."""
+    def write(self, frame: av.VideoFrame, out: np.ndarray, shared: dict[Any, list[np.ndarray]] | None = None) -> None:
+        """Fill `out` (3, H, W) with the frame. Raises VideoError where its size or colour coding cannot be used.
+
+        shared: what other converters have made of this very frame; it is added to, and used where it fits.
+        """
         if (frame.height, frame.width) != self.coded:
             before = f"{self.coded[1]}x{self.coded[0]}"
             raise VideoError(f"frame size changes from {before} to {frame.width}x{frame.height}")
-        if has_alpha(frame.format):
-            frame = over_black(frame, self._flatten)
-        planes = self._planes(frame)
+        shared, key = {} if shared is None else shared, (self._height, self._width, self._kernel)
+        if key not in shared:
+            shared[key] = self._planes(frame)
+        planes = shared[key]
         for channel, plane in enumerate(_GBR):
             out[channel] = self.turn.apply(planes[plane])[self.crop]
         if self._stretch:
             out[...] = _LIMITED_TO_FULL[out]
 
     def _planes(self, frame: av.VideoFrame) -> list[np.ndarray]:
+        if has_alpha(frame.format):
+            frame = over_black(frame, self._flatten)
         rgb = to_planar(frame, self._reformatter, "gbrp", self._width, self._height, self._kernel)
         return plane_views(rgb)
 
