@@ -1,5 +1,6 @@
 """Reading videos: lossless round trips, frame choice, rates, orientation, alpha, arrays and folders."""
 import math
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -283,3 +284,13 @@ def test_real_clips_of_every_kind_are_read(assets):
         info = probe(path)
         assert clip.frames.shape[:2] == (8, 3) and min(clip.frames.shape[2:]) == 64
         assert clip.fps == info.fps and info.frames >= 8 and clip.frames.float().std() > 5
+
+
+def test_specs_that_share_a_conversion_read_what_each_reads_alone(noise_file):
+    native = ClipSpec(size=None, max_frames=6)
+    small = replace(native, size=16)
+    specs = [native, replace(native, size=4096), replace(native, crop=16), small, replace(small, max_frames=3),
+             replace(small, crop=8), replace(small, interpolation="bicubic")]
+    together = read_clips(noise_file, specs)
+    for spec in specs:
+        assert torch.equal(together[spec][0].frames, read_clips(noise_file, [spec])[spec][0].frames), spec
