@@ -13,7 +13,7 @@ from evalkit.features.similarity import fit_similarity, similarity_flow, slopes,
 
 SIZE = 64  # short side of the finest level; global motion is solved there, local flow one level above
 LEVELS = 3
-CHUNK = 64  # pairs at a time: what fits the processor's cache is twice as fast
+CHUNK = 48  # pairs at a time: fewer pay for the calls, more leave the processor's cache
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
