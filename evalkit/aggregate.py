@@ -95,8 +95,11 @@ def _score(name: str, metric: Metric, plan: Plan, rows: Sequence[VideoRow], refe
     clusters = [plan.items[row.index].prompt or row.name for row in used]
     baselines = {twin: float(np.mean([row.values[name] for row in found if name in row.values]))
                  for twin, found in twins.items() if any(name in row.values for row in found)}
-    return Score(float(values.mean()), cluster_bootstrap(values, clusters, seed=seed), len(values), metric.unit,
-                 metric.higher_is_better, identity, details={"trivial": baselines} if baselines else {})
+    interval = cluster_bootstrap(values, clusters, seed=seed)
+    if interval is not None:  # Student's t knows no bounds, the metric does
+        interval = tuple(min(max(end, metric.range[0]), metric.range[1]) for end in interval)
+    return Score(float(values.mean()), interval, len(values), metric.unit, metric.higher_is_better, identity,
+                 details={"trivial": baselines} if baselines else {})
 
 
 def _set_score(name: str, metric: SetMetric, plan: Plan, rows: Sequence[VideoRow],

@@ -89,6 +89,14 @@ def test_every_score_has_value_interval_n_direction_and_protocol(videos, real):
     assert report.protocols[report.scores["colour_distance"].protocol]["reference"]["n"] == 6
 
 
+def test_interval_stays_within_the_metrics_range():
+    frames = [render_clip(seed=i, num_frames=8, size=64).frames for i in range(2)]
+    frames.append(frames[0][:1].expand(8, -1, -1, -1).clone())
+    report = score(frames, fps=8, metrics=["vbench_temporal_flickering"])
+    low, high = report.scores["vbench_temporal_flickering"].ci95
+    assert 0 <= low < high <= 1
+
+
 def test_mean_of_the_table_is_the_score(videos):
     report = score(videos)
     for name in ALL[:-1]:
