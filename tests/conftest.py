@@ -1,4 +1,4 @@
-"""Shared fixtures. Real clips and weights lie outside the repository; tests that use them skip where they are absent."""
+"""Shared fixtures. Real clips and weights lie outside the repository; tests skip where they are absent."""
 from pathlib import Path
 
 import pytest

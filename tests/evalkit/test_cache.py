@@ -20,7 +20,8 @@ def test_values_and_tensors_come_back_exactly(tmp_path):
     assert torch.equal(cache.load_tensors(cache_key(x=2))[""], torch.arange(6.0).reshape(2, 3) / 7)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b[: len(b) // 2]])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b"", lambda b: b"x" + b[1:], lambda b: b[: len(b) // 2]])
 def test_damaged_entry_reads_as_absent(tmp_path, damage):
     cache, key = Cache(tmp_path), cache_key(x=1)
     cache.store_json(key, [1, 2, 3])
