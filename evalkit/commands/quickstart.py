@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
     print("\nIs the flickering model worse? Paired by prompt:\n")
     print_comparison(reports["steady"], reports["flickering"],
                      compare_reports(reports["steady"], reports["flickering"]))
-    print(f"\nNext: open {args.out / 'flickering' / 'report.html'} in a browser, then score your own videos:\n"
-          "  evalkit run samples/ --prompts prompts.jsonl --out runs/my-model")
+    print("\nNow score your own videos:  evalkit run samples/ --prompts prompts.jsonl --out runs/my-model\n"
+          "and open this report in a browser:")
+    print((args.out / "flickering" / "report.html").resolve())
     return 0
