@@ -49,13 +49,13 @@ def plain_loop_one_thread(path: Path) -> int:
         return sum(len(frame.to_ndarray(format="rgb24")) > 0 for frame in container.decode(video=0))
 
 
-def frames_per_second(function: Callable[[Path], int], paths: Sequence[Path], workers: int) -> float:
-    """Frames of all videos over the wall time, with this many processes; the pool is started before the clock."""
+def count_frames(function: Callable[[Path], int], paths: Sequence[Path], workers: int) -> tuple[int, float]:
+    """Frames of all videos and the wall time, with this many processes; the pool is started before the clock."""
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         pool.map(function, paths[:workers])
         started = time.perf_counter()
         frames = sum(pool.imap_unordered(function, paths))
-        return frames / (time.perf_counter() - started)
+        return frames, time.perf_counter() - started
 
 
 def scored_frames(paths: Sequence[Path], metrics: Sequence[str]) -> int:
@@ -104,28 +104,34 @@ def main() -> None:
     args = parser.parse_args()
     ours([next(args.assets.glob(SETS["UCF-101 320×240"]))], QUICK, 1)  # imports and first-call costs, not timed
 
+    total: dict[str, list[tuple[int, float]]] = {}
     for title, pattern in SETS.items():
         paths = sorted(args.assets.glob(pattern))
-        print(f"\n{title}: {len(paths)} videos, {args.workers} processes", flush=True)
-        plain = frames_per_second(plain_loop, paths, 1)
-        _line("decode only", frames_per_second(decode_only, paths, args.workers), plain)
-        _line("plain loop, one process (decoder's own threads)", plain, plain)
-        _line("plain loop, one video per process", frames_per_second(plain_loop_one_thread, paths, args.workers), plain)
+        found = {"plain loop, one process (decoder's own threads)": count_frames(plain_loop, paths, 1),
+                 "plain loop, one video per process": count_frames(plain_loop_one_thread, paths, args.workers),
+                 "decode only": count_frames(decode_only, paths, args.workers)}
         for name, metrics in (("temporal_flicker", ["temporal_flicker"]), ("weight-free suite", QUICK)):
-            frames = scored_frames(paths, metrics)
-            _line(f"evalkit, {name}", frames / ours(paths, metrics, args.workers), plain)
+            found[f"evalkit, {name}"] = scored_frames(paths, metrics), ours(paths, metrics, args.workers)
+        _print(f"{title}: {len(paths)} videos, {args.workers} processes", found)
+        for name, one in found.items():
+            total.setdefault(name, []).append(one)
         with tempfile.TemporaryDirectory() as cache:
             first = ours(paths, QUICK, args.workers, Path(cache))
             again = ours(paths, QUICK, args.workers, Path(cache))
         print(f"  {'cached rerun of the suite':<50} {first:6.2f} s -> {again:.3f} s, {first / again:.0f}× faster")
+    _print("both sets together", {name: tuple(map(sum, zip(*parts, strict=True))) for name, parts in total.items()})
     if not args.skip_memory:
         clip = sorted(args.assets.glob(SETS["UCF-101 320×240"]))[0]
         few, many = (peak_memory(clip, count, args.workers) for count in (50, 500))
         print(f"\npeak memory: {few:.0f} MiB at 50 videos, {many:.0f} MiB at 500 ({many / few - 1:+.1%})")
 
 
-def _line(name: str, rate: float, plain: float) -> None:
-    print(f"  {name:<50} {rate:8.0f} frames/s   {rate / plain:5.2f} × plain loop", flush=True)
+def _print(title: str, found: dict[str, tuple[int, float]]) -> None:
+    rates = {name: frames / seconds for name, (frames, seconds) in found.items()}
+    plain = next(iter(rates.values()))
+    print(f"\n{title}", flush=True)
+    for name, rate in rates.items():
+        print(f"  {name:<50} {rate:8.0f} frames/s   {rate / plain:5.2f} × plain loop", flush=True)
 
 
 if __name__ == "__main__":
