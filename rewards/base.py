@@ -1,6 +1,7 @@
 """A reward: a differentiable number per clip, higher is better. The metric of the same name is this very object."""
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from evalkit.features.base import Extractor, extract, make_extractor
 from evalkit.metrics.base import Measurement
 
 
-class Reward(nn.Module):
+class Reward(nn.Module, ABC):
     """`reward(frames, prompts, fps) -> (B,)`, differentiable in `frames`, higher is better.
 
     Subclasses declare the class attributes below and implement `measure`. A reward scores the frames it is given;
@@ -41,10 +42,10 @@ class Reward(nn.Module):
         """Constants that change the number, for the protocol id."""
         return {}
 
+    @abstractmethod
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:
         """The reward with components and curves, from frames and the features of `extractor_keys`, all (B, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} must implement measure()")
 
     def score(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
               fps: Tensor | None) -> Tensor:

@@ -42,6 +42,7 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
     low, high = sorted(sign * bound + 0.0 for bound in reward_class.range)  # + 0.0: never -0.0
     cls = type(f"{reward_class.__name__}Metric", (RewardMetric,), {
         "__doc__": reward_class.__doc__,
+        "__module__": __name__,
         "reward_class": reward_class,
         "version": reward_class.version,
         "higher_is_better": sign > 0,

@@ -1,6 +1,7 @@
 """The contract of a metric, and the registry through which built-in, reward-backed and users' metrics are found."""
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -21,7 +22,7 @@ class Measurement:
     curves: Mapping[str, Tensor] = field(default_factory=dict)  # name -> (B, T) or shorter, for the report's plots
 
 
-class Metric:
+class Metric(ABC):
     """What every metric declares. Subclass `PerClipMetric` or `SetMetric`, not this."""
 
     name: ClassVar[str]
@@ -91,9 +92,9 @@ class SetMetric(Metric):
         (value,) = features.values()
         return value.mean(dim=1) if value.ndim == 3 else value
 
+    @abstractmethod
     def compute(self, generated: Tensor, reference: Tensor | None, prompts: list[str] | None, seed: int) -> SetScore:
         """The score from (N, D) and (M, D) float64 features; `prompts` where the metric groups by prompt."""
-        raise NotImplementedError
 
 
 _METRICS: dict[str, type[Metric]] = {}

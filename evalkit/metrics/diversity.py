@@ -1,6 +1,7 @@
 """How different the samples of one prompt are from each other; also the Vendi score (Friedman & Dieng, 2023)."""
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,9 +81,9 @@ class PromptSetMetric(SetMetric):
                    "by_prompt": dict(zip(groups, values, strict=True))}
         return SetScore(float(np.mean(values)), cluster_bootstrap(values, seed=seed), sum(sizes), details=details)
 
+    @abstractmethod
     def of_prompt(self, rows: Tensor) -> float:
         """The number for the (S, D) samples of one prompt."""
-        raise NotImplementedError(f"{type(self).__name__} must implement of_prompt()")
 
 
 @register_metric("diversity")

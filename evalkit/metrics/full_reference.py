@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
@@ -25,9 +26,9 @@ class FullReference(PerClipMetric):
     needs_reference = "paired"
     spec = ClipSpec(size=None)
 
+    @abstractmethod
     def frame_scores(self, generated: Tensor, reference: Tensor) -> Tensor:
         """(N,) from two (N, 3, H, W) float32 in [0, 1]."""
-        raise NotImplementedError(f"{type(self).__name__} must implement frame_scores()")
 
     def measure(self, generated: ClipBatch, reference: ClipBatch | None) -> Measurement:
         if reference is None or reference.frames.shape != generated.frames.shape:

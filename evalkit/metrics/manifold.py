@@ -1,6 +1,7 @@
 """Where one set lies on the other: precision, recall (Kynkäänniemi, 2019), density, coverage (Naeem, 2020)."""
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -80,9 +81,9 @@ class ManifoldMetric(SetMetric):
         floor, floor_n = floor_of(self.share, y, len(x), len(y), seed)
         return SetScore(value, ci95, len(x), floor=floor, details={"n_reference": len(y), "floor_n": floor_n})
 
+    @abstractmethod
     def share(self, x: Tensor, y: Tensor) -> float:
         """The number for generated (N, D) and reference (M, D)."""
-        raise NotImplementedError(f"{type(self).__name__} must implement share()")
 
 
 @register_metric("precision")
