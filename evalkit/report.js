@@ -34,7 +34,7 @@
 
   function reveal() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (target instanceof HTMLDetailsElement) target.open = true;
+    if (target?.tagName === "DETAILS") target.open = true;
   }
 
   draw();
