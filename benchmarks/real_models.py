@@ -15,6 +15,7 @@ import pandas as pd
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 PER_VIDEO = ["farm", "temporal_flicker", "cinematic_composition", "artifacts", "dynamic_degree", "frame_consistency",
              "vbench_temporal_flickering"]
+COMPONENTS = ("artifacts.", "farm.aesthetic", "farm.coherence", "cinematic_composition.")
 RATINGS = ["static_quality_mean", "temporal_quality_mean", "alignment_mean"]
 CORRUPTED = ("blur", "noise", "shuffle")
 
@@ -45,7 +46,7 @@ def agreement(table: pd.DataFrame, title: str) -> None:
 
     print(f"\nSpearman with human raters, {title}, n = {table[RATINGS[0]].notna().sum()}")
     lines = []
-    for name in [*PER_VIDEO, *sorted(c for c in table if c.startswith(("artifacts.", "farm.aesthetic", "farm.coh")))]:
+    for name in [*PER_VIDEO, *sorted(c for c in table if c.startswith(COMPONENTS))]:
         if "." in name and title != "all models pooled":
             continue
         cells = [name]
