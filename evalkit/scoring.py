@@ -188,10 +188,11 @@ class Scorer:
             prompts=[item.prompt] * count if metric.needs_prompts else None,
             fps=torch.tensor([clip.fps for clip in clips], device=self.device) if metric.needs_fps else None,
             features=self._features(metric, loaded),
+            checked=True,
         )
         reference = None
         if metric.needs_reference == "paired":
-            reference = ClipBatch(self._stack(_clips(loaded.paired, metric.spec)))
+            reference = ClipBatch(self._stack(_clips(loaded.paired, metric.spec)), checked=True)
             if reference.frames.shape != frames.shape:
                 shapes = tuple(frames.shape[1:]), tuple(reference.frames.shape[1:])
                 raise VideoError(f"expected its reference to have shape {shapes[0]}, got {shapes[1]}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.clips import ClipSpec
+from evalkit.features.median import median_of_rows
 from evalkit.features.shots import hard_cuts, shrink
 from evalkit.metrics.base import Measurement
 from rewards.base import Reward
@@ -116,8 +117,8 @@ def _shift(small: Tensor) -> tuple[Tensor, Tensor]:
 def _agreed(ratios: Tensor, inside: Tensor) -> Tensor:
     """(N, C) the log gain that most of the pixels of (N, C, P) agree on: Geman-McClure mean around the median."""
     fixed = ratios.detach()[..., ::2]  # half of the pixels tell median and spread as well
-    median = fixed.median(-1, keepdim=True).values
-    spread = (fixed - median).abs().median(-1, keepdim=True).values
+    median = median_of_rows(fixed)
+    spread = median_of_rows((fixed - median).abs())
     weight = inside[:, None] * (1 + ((ratios.detach() - median) / (1.5 * spread + AGREE)).square()).pow(-2)
     return (weight * ratios).sum(-1) / weight.sum(-1).clamp_min(1)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.features.median import median_of_rows
+
 GRADIENT_FLOOR = 0.004  # luma per pixel: image slopes well below it are taken for noise and move nothing
 LUMA_FLOOR = 0.004  # scale of luma residuals that are never outliers
 
@@ -96,7 +98,7 @@ def _trust(error: Tensor, centred: Tensor, inside: Tensor) -> Tensor:
     offset = (error * inside).sum(1, keepdim=True) / count
     gain = ((error - offset) * centred * inside).sum(1, keepdim=True) / (centred.square().sum(1, keepdim=True) + 1e-4)
     left = (error - offset - gain * centred).abs()
-    scale = 2.5 * left[:, ::3].median(1, keepdim=True).values + LUMA_FLOOR  # every third pixel tells it as well
+    scale = 2.5 * median_of_rows(left[:, ::3]) + LUMA_FLOOR  # every third pixel tells it as well
     return (1 + (left / scale).square()).pow(-2)
 
 
