@@ -11,7 +11,7 @@ from rewards.base import Reward
 from rewards.cinematic import CinematicComposition
 from rewards.farm import Farm
 from rewards.flicker import TemporalFlicker
-from rewards.text_alignment import ClipAlignment
+from rewards.text_alignment import ClipAlignment, ClipAlignmentMini
 
 
 class RewardMetric(PerClipMetric):
@@ -59,6 +59,7 @@ def register_reward(reward_class: type[Reward]) -> type[Reward]:
 
 
 register_reward(ClipAlignment)
+register_reward(ClipAlignmentMini)
 register_reward(TemporalFlicker)
 register_reward(Artifacts)
 register_reward(CinematicComposition)

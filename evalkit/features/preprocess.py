@@ -30,6 +30,14 @@ def resize(images: Tensor, size: tuple[int, int], mode: str = "bilinear", antial
     return out + (out.clamp(0, 1) - out).detach() if mode == "bicubic" else out
 
 
+def to_square(frames: Tensor, size: int) -> Tensor:
+    """(..., 3, H, W) at `size` squared, aspect not kept: by areas where both sides shrink, bilinear otherwise."""
+    if tuple(frames.shape[-2:]) == (size, size):
+        return frames
+    mode = {"mode": "area"} if min(frames.shape[-2:]) >= size else {"mode": "bilinear", "align_corners": False}
+    return F.interpolate(frames.flatten(0, -4), (size, size), **mode).unflatten(0, frames.shape[:-3])
+
+
 def center_crop(images: Tensor, size: int) -> Tensor:
     """The central `size` x `size` pixels."""
     top, left = (round((side - size) / 2) for side in images.shape[-2:])

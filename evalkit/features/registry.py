@@ -3,6 +3,8 @@ from evalkit.features import (  # noqa: F401
     aesthetic,
     dinov2,
     i3d,
+    mini_clip,
+    mini_video,
     motion,
     openclip,
     raft,

@@ -28,3 +28,11 @@ class FrameConsistency(PerClipMetric):
     def measure(self, generated: ClipBatch, reference: ClipBatch | None) -> Measurement:
         cosines = consecutive_cosines(generated.features[self.extractor_keys[0]])
         return Measurement(cosines.mean(dim=1), {"worst": cosines.amin(dim=1)}, {"cosine": cosines})
+
+
+@register_metric("frame_consistency_mini")
+class FrameConsistencyMini(FrameConsistency):
+    """The same with the shipped mini network's frame features: no weights to fetch, trained on the made-up world."""
+
+    summary = "cosine of consecutive frames' features in a small network of the made-up world (shipped)"
+    extractor_keys = ("mini_frame",)

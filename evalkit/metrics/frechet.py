@@ -276,3 +276,15 @@ class FrechetSqueezeNetDistance(FrechetMetric):
     summary = "distance of frame-averaged SqueezeNet features; blind to time"
     extractor_keys = ("squeezenet",)
     spec = ClipSpec(num_frames=16, min_frames=16, placement="uniform")
+
+
+@register_metric("fvd_mini")
+class FrechetMiniDistance(FrechetMetric):
+    """Distance of the shipped mini video network's features over 2 s at 8 frames a second, 64 x 64 pixels.
+
+    The network was trained on the made-up world to see defects, motion and the order of frames. No published FVD.
+    """
+
+    summary = "distance of features of a small network of the made-up world (shipped); sees time, not comparable to fvd"
+    extractor_keys = ("mini_video",)
+    spec = ClipSpec(num_frames=16, min_frames=16, placement="center", fps=8.0, size=(64, 64))

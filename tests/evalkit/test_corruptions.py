@@ -53,7 +53,7 @@ def test_equal_seeds_give_equal_pixels(clip, name):
     assert torch.equal(corrupt(clip, name, 3, seed=7), corrupt(clip, name, 3, seed=7))
 
 
-@pytest.mark.parametrize("name", ["noise", "luma_flicker", "colour_flicker", "dropped_frames", "shuffle",
+@pytest.mark.parametrize("name", ["noise", "luma_flicker", "colour_flicker", "dropped_frames", "shuffle", "reverse",
                                   "camera_jitter", "caption_overlay"])
 def test_other_seeds_give_other_pixels(clip, name):
     assert not torch.equal(corrupt(clip, name, 3, seed=7), corrupt(clip, name, 3, seed=8))
@@ -119,9 +119,23 @@ def test_shuffle_changes_even_two_frames():
     assert all(source_index(frames, corrupt(frames, "shuffle", 1, seed=seed)) == [1, 0] for seed in range(5))
 
 
-def test_static_at_severity_five_is_a_still_and_reverse_runs_backwards(clip):
+def test_static_at_severity_five_is_a_still(clip):
     assert source_index(clip, corrupt(clip, "static", 5)) == [0] * len(clip)
-    assert torch.equal(corrupt(clip, "reverse", 5), clip.flip(0))
+
+
+def test_reverse_at_severity_five_runs_each_fifth_backwards_in_its_place(clip):
+    assert torch.equal(corrupt(clip, "reverse", 5), torch.cat([part.flip(0) for part in clip.tensor_split(5)]))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reverse_turns_as_many_fifths_as_its_severity_and_keeps_those_of_the_one_below(clip, seed):
+    fifths, turned = clip.tensor_split(5), [set()]
+    for severity in SEVERITIES:
+        parts = corrupt(clip, "reverse", severity, seed=seed).tensor_split(5)
+        assert all(torch.equal(part, fifth) or torch.equal(part, fifth.flip(0))
+                   for part, fifth in zip(parts, fifths, strict=True))
+        turned.append({k for k in range(5) if not torch.equal(parts[k], fifths[k])})
+        assert len(turned[-1]) == severity and turned[-2] < turned[-1]
 
 
 def test_flickers_have_the_stated_strength_on_grey():

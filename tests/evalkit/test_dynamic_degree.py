@@ -41,7 +41,8 @@ def test_a_pan_of_known_speed_is_read_back(speed: float) -> None:
 
 @pytest.mark.parametrize("seed", [1, 4])
 def test_the_same_scene_scores_the_same_at_any_fps(seed: int) -> None:
-    scores = [score(render_clip(seed, int(2 * fps), fps, 64).frames, fps) for fps in (8, 16, 24, 30, 60)]
+    scores = [score(render_clip(seed, int(2 * fps), fps, 64, level="simple").frames, fps)
+              for fps in (8, 16, 24, 30, 60)]
     assert max(scores) - min(scores) < 0.08 * max(scores)
 
 

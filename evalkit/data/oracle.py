@@ -1,0 +1,119 @@
+"""The oracle: what is in a clip of the made-up world, read back from pixels alone, and whether a prompt holds of it.
+
+A network of its own (3-D convolutions, trained on the world, used by no reward and no metric), so that it can judge
+what those were used to improve. `python benchmarks/oracle.py` prints its accuracy, clean and damaged.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from evalkit.clips import ClipSpec
+from evalkit.data.captions import parse
+from evalkit.data.corruptions import available_corruptions
+from evalkit.data.oracle_network import OracleNetwork
+from evalkit.data.scene import FPS, NUM_FRAMES, SIZE
+from evalkit.features.preprocess import to_square
+from evalkit.mini.classes import CLASSES, THINGS
+
+# Two seconds from the start, the central square: what the world renders, whatever the file's own rate and size.
+ORACLE_CLIP = ClipSpec(num_frames=NUM_FRAMES, min_frames=NUM_FRAMES, placement="start", fps=FPS, size=SIZE, crop=SIZE)
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle sees in one clip.
+
+    factors: every factor of captions.FACTORS -> its likeliest value ("others" lists what is beside the subject);
+    confidence: factor -> probability of that value; speed of the subject in short sides a second; defects: corruption
+    -> probability that it is there; severities: corruption -> 0..5, read as if it were.
+    """
+
+    factors: dict[str, str]
+    confidence: dict[str, float]
+    speed: float
+    defects: dict[str, float]
+    severities: dict[str, float]
+
+    def agrees(self, prompt: str) -> dict[str, bool]:
+        """Every claim of a prompt of the world -> whether the clip shows it. ValueError as captions.parse."""
+        return {factor: self.factors[factor] == value for factor, value in parse(prompt).items()}
+
+    def broken(self, threshold: float = 0.5) -> list[str]:
+        """The defects more likely there than `threshold`, likeliest first."""
+        found = [name for name, probability in self.defects.items() if probability > threshold]
+        return sorted(found, key=lambda name: -self.defects[name])
+
+
+@lru_cache(maxsize=1)
+def load_oracle() -> OracleNetwork:
+    """The shipped network, frozen, on the CPU."""
+    from evalkit.mini.weights import load_shipped
+
+    network = build_oracle()
+    load_shipped(network, "oracle")
+    return network.eval().requires_grad_(False)
+
+
+def build_oracle() -> OracleNetwork:
+    """The network with random weights."""
+    defects = len(available_corruptions())
+    return OracleNetwork({name: len(values) for name, values in CLASSES.items()}
+                         | {"others": len(THINGS), "defects": defects, "severity": defects, "speed": 1})
+
+
+@torch.no_grad()
+def read_frames(frames: Tensor, network: OracleNetwork | None = None) -> list[Reading]:
+    """A reading of each of (B, 16, 3, H, W) frames, uint8 or float in [0, 1], at 8 frames a second.
+
+    Frames of other sizes are brought to 64 x 64. ValueError for another shape or number of frames.
+    """
+    if frames.ndim != 5 or frames.shape[1:3] != (NUM_FRAMES, 3):
+        raise ValueError(f"oracle: expected (B, {NUM_FRAMES}, 3, H, W), got {tuple(frames.shape)}")
+    network = load_oracle() if network is None else network
+    device = next(network.parameters()).device
+    readings: list[Reading] = []
+    for chunk in frames.split(BATCH):
+        chunk = chunk.to(device)
+        chunk = chunk.float() if chunk.is_floating_point() else chunk.float() / 255
+        readings += _readings({name: answer.float().cpu() for name, answer in network(to_square(chunk, SIZE)).items()})
+    return readings
+
+
+def _readings(answers: dict[str, Tensor]) -> list[Reading]:
+    names = available_corruptions()
+    chances = {name: answers[name].softmax(1).max(1) for name in CLASSES}
+    others, defects = answers["others"].sigmoid(), answers["defects"].sigmoid()
+    found = []
+    for row in range(len(others)):
+        factors = {name: CLASSES[name][int(best.indices[row])] for name, best in chances.items()}
+        beside = others[row].topk(int(factors["count"]) - 1)
+        factors["others"] = ", ".join(sorted(THINGS[k] for k in beside.indices.tolist()))
+        confidence = {name: float(best.values[row]) for name, best in chances.items()}
+        confidence["others"] = float(beside.values.min()) if len(beside.values) else confidence["count"]
+        found.append(Reading(
+            factors, confidence, float(answers["speed"][row, 0]),
+            dict(zip(names, defects[row].tolist(), strict=True)),
+            dict(zip(names, (5 * answers["severity"][row]).clamp(0, 5).tolist(), strict=True))))
+    return found
+
+
+def read_video_file(path: str, fps: float | None = None) -> Reading:
+    """A reading of the first two seconds of a video. VideoError where it is shorter or cannot be read."""
+    from evalkit.data.video import VideoError, read_clips
+
+    clips = read_clips(path, [ORACLE_CLIP], fps=fps)[ORACLE_CLIP]
+    if isinstance(clips, VideoError):
+        raise clips
+    return read_frames(clips[0].frames[None])[0]
+
+
+def true_share(readings: Sequence[Reading], prompts: Sequence[str]) -> float:
+    """The share of clips that show all that their prompts claim."""
+    return sum(all(reading.agrees(prompt).values())
+               for reading, prompt in zip(readings, prompts, strict=True)) / len(readings)

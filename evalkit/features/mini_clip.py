@@ -1,0 +1,98 @@
+"""A small CLIP of open_clip's own classes, trained on the made-up world; it reads a clip as a sheet of eight frames."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evalkit.data.captions import VOCABULARY, tokens
+from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.preprocess import to_square
+
+ROWS, COLUMNS, SIDE, PATCH = 2, 4, 64, 8
+CONTEXT, WIDTH, EMBEDDING = 96, 128, 128
+START, FIRST_WORD = 1, 2  # 0 pads
+END = FIRST_WORD + len(VOCABULARY)  # the highest: open_clip reads the text at the highest token
+
+
+def build_clip(width: int = WIDTH, layers: int = 6, text_layers: int = 4) -> nn.Module:
+    """open_clip's CLIP with a tiny configuration, weights random."""
+    from open_clip import CLIP
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(layers=layers, width=width, head_width=64, patch_size=PATCH,
+                           image_size=(ROWS * SIDE, COLUMNS * SIDE))
+    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=END + 1, width=width, heads=width // 64,
+                       layers=text_layers)
+    return CLIP(EMBEDDING, vision, text)
+
+
+def tokenize(texts: Sequence[str]) -> Tensor:
+    """(B, 96) token ids. ValueError naming words that the world's language does not have, or a text too long."""
+    rows = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
+    for row, text in zip(rows, texts, strict=True):
+        words = tokens(text)
+        unknown = [word for word in words if word not in _NUMBERS]
+        if unknown:
+            raise ValueError(f"the mini CLIP knows only the made-up world's {len(VOCABULARY)} words, not "
+                             f"{', '.join(map(repr, unknown[:5]))}; use clip_alignment for free prompts")
+        if len(words) + 2 > CONTEXT:
+            raise ValueError(f"expected at most {CONTEXT - 2} words, got {len(words)}")
+        ids = [START, *(_NUMBERS[word] for word in words), END]
+        row[: len(ids)] = torch.tensor(ids)
+    return rows
+
+
+_NUMBERS = {word: FIRST_WORD + k for k, word in enumerate(VOCABULARY)}
+
+
+def contact_sheet(frames: Tensor) -> Tensor:
+    """(B, T, 3, 64, 64) -> (B, 3, 128, 256): eight frames spread over the clip, in reading order, centred on 0."""
+    length = frames.shape[1]
+    chosen = [round(k * (length - 1) / (ROWS * COLUMNS - 1)) for k in range(ROWS * COLUMNS)]
+    sheet = frames[:, chosen].unflatten(1, (ROWS, COLUMNS)).permute(0, 3, 1, 4, 2, 5)
+    return (sheet.reshape(len(frames), 3, ROWS * SIDE, COLUMNS * SIDE) - 0.5) * 4
+
+
+class MiniClip(Extractor):
+    """(B, T, 3, H, W) -> (B, 128) embeddings of clips, not normalised, frames brought to 64 x 64. One at a time."""
+
+    level = "clip"
+    micro_batch = 1  # clips come one by one: nothing to pad
+
+    def __init__(self, model: nn.Module, weights_sha256: str | None = None) -> None:
+        super().__init__()
+        self.model, self.key, self.weights_sha256 = model, "mini_clip", weights_sha256
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.model.encode_image(contact_sheet(to_square(frames.float(), SIDE)))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """(B, 128) text embeddings of unit length. ValueError for prompts outside the world's language."""
+        ids = tokenize(prompts).to(self.model.logit_scale.device)
+        # one at a time: an embedding must not depend on the prompts it happens to be batched with
+        return F.normalize(torch.cat([self.model.encode_text(row[None]) for row in ids]).float(), dim=-1)
+
+    @torch.no_grad()
+    def encode_tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(B, 96, 128) states of the text tower before pooling, and (B, 96) bool where there is a token.
+
+        What a text-to-video model is conditioned on. ValueError for prompts outside the world's language.
+        """
+        ids = tokenize(prompts).to(self.model.logit_scale.device)
+        found = self.model.forward_intermediates(text=ids, text_indices=1, normalize_intermediates=True,
+                                                 intermediates_only=True)
+        return found["text_intermediates"][-1].float(), ids != 0
+
+
+@register_extractor("mini_clip")
+def load_mini_clip() -> MiniClip:
+    """The shipped CLIP of the made-up world: knows its 138 words and sees eight frames at once."""
+    from evalkit.mini.weights import load_shipped
+
+    model = build_clip()
+    sha256 = load_shipped(model, "clip")
+    return MiniClip(model, sha256)
