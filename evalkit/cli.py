@@ -20,6 +20,7 @@ COMMANDS = {
     "cite": ("evalkit.commands.cite", "methods sentence, LaTeX row and BibTeX of a run"),
     "list": ("evalkit.commands.list", "metrics, features, datasets, suites, protocols: what exists"),
     "import": ("evalkit.commands.import_results", "read another benchmark's result file"),
+    "world": ("evalkit.commands.world", "the made-up world: render, show, read back, train its networks"),
     "weights": ("evalkit.commands.weights", "list, fetch and verify network weights"),
     "doctor": ("evalkit.commands.doctor", "what works on this machine, what is missing, how to get it"),
 }

@@ -146,10 +146,11 @@ def _settle(decoder: str, device: str, cache: Any, seed: int) -> tuple[str, str,
     except OSError as error:
         raise UsageError(f"cannot use the cache {store.folder}: {os.strerror(error.errno or 0)}. Name another folder "
                          "(--cache DIR or EVALKIT_CACHE), or --cache none") from error
-    return decoder, _choose_device(device), store
+    return decoder, choose_device(device), store
 
 
-def _choose_device(device: str | Literal["auto"]) -> str:
+def choose_device(device: str | Literal["auto"]) -> str:
+    """"cpu" or "cuda:N": what "auto" or "cuda" stand for here; UsageError where this machine does not have it."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":

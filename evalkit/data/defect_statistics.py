@@ -305,3 +305,9 @@ def _vanishing(y: Tensor) -> Tensor:
         never = _log(local[:, 6:8].mean(1), 0.6) - _log(local[:, 8:].amax(1), 0.6)
         found.append(never.flatten(1).amax(1, keepdim=True))
     return torch.cat(found, 1)
+
+
+@lru_cache(maxsize=1)
+def num_statistics() -> int:
+    """K, how many there are."""
+    return defect_statistics(torch.zeros(1, *SHAPE)).shape[1]

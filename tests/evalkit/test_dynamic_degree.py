@@ -39,7 +39,7 @@ def test_a_pan_of_known_speed_is_read_back(speed: float) -> None:
     assert score(sliding(speed, 24), 24) == pytest.approx(100 * speed, rel=0.1)
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [0, 4])
 def test_the_same_scene_scores_the_same_at_any_fps(seed: int) -> None:
     scores = [score(render_clip(seed, int(2 * fps), fps, 64, level="simple").frames, fps)
               for fps in (8, 16, 24, 30, 60)]

@@ -77,7 +77,7 @@ def test_texts_become_tokens_that_end_with_the_highest():
 
 
 def test_a_word_that_the_world_does_not_have_is_named():
-    with pytest.raises(ValueError, match="'astronaut'.*clip_alignment"):
+    with pytest.raises(ValueError, match=r"'astronaut'.*clip_alignment"):
         tokenize(["a red astronaut moves left over a blue background"])
 
 

@@ -8,7 +8,8 @@ from evalkit.data.scene import make_scene
 from evalkit.data.synthetic import render_scene
 from evalkit.mini.classes import CLASSES
 from evalkit.mini.stream import DEFECTS, WorldStream, factors_of, places_of, render_pools, severities_of
-from evalkit.mini.training import Config, VideoTask, train
+from evalkit.mini.tasks import VideoTask
+from evalkit.mini.training import Config, train
 
 
 def batches(seed=0, count=2, clean=0.4):

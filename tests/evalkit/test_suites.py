@@ -33,7 +33,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_shipped_suites_hold_what_they_announce():
     suites = available_suites()
-    assert list(suites) == ["alignment", "quick", "standard"]
+    assert list(suites) == ["alignment", "quick", "standard", "world"]
     assert all(suite.name == name and suite.summary for name, suite in suites.items())
     assert set(suites["quick"].metrics) < set(suites["standard"].metrics)
     assert {"diversity", "dynamic_degree", "clip_alignment"} <= set(suites["alignment"].metrics)
