@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 import tyro
-from scipy.stats import binomtest
+
+from evalkit.statistics import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def main(config: Config) -> None:
                 right += best == 0
                 if best:
                     missed["+".join(wrong[best - 1].factors)] = missed.get("+".join(wrong[best - 1].factors), 0) + 1
-            low, high = binomtest(right, len(scenes)).proportion_ci(method="wilson")
+            low, high = wilson_interval(right / len(scenes), len(scenes))
             most = ", ".join(f"{name} {count}" for name, count in sorted(missed.items(), key=lambda x: -x[1])[:4])
             print(f"| {split} | {register} | {right / len(scenes):.3f} | [{low:.3f}, {high:.3f}] | {most} |",
                   flush=True)

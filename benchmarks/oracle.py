@@ -13,7 +13,9 @@ from multiprocessing import get_context
 
 import numpy as np
 import tyro
-from scipy.stats import binomtest, rankdata
+from scipy.stats import rankdata
+
+from evalkit.statistics import wilson_interval
 
 FACTORS = ("shape", "colour", "direction", "camera", "size", "texture", "path", "pace", "count", "ground", "pattern",
            "horizon", "camera_speed", "light", "grade", "lines", "post", "cut", "cut_ground", "others")
@@ -84,7 +86,7 @@ def print_factors(found: dict[str, list]) -> None:
         cells = []
         for rows in found.values():
             right = sum(truth[factor] == read[factor] for truth, read, *_ in rows)
-            low, high = binomtest(right, len(rows)).proportion_ci(method="wilson")
+            low, high = wilson_interval(right / len(rows), len(rows))
             cells.append(f"{right / len(rows):.3f} [{low:.3f}, {high:.3f}]")
         print(f"| {factor} | " + " | ".join(cells) + " |")
     errors = [np.mean([abs(read - truth) / truth for *_, truth, read in rows]) for rows in found.values()]

@@ -312,7 +312,13 @@ def auc_paired(good: Sequence[float], bad: Sequence[float],
     if len(good) != len(bad):
         raise ValueError(f"expected as many bad as good, got {len(bad)} and {len(good)}")
     sums, counts = _cluster_sums((good > bad) + 0.5 * (good == bad), clusters)
-    share, n, z2 = float(sums.sum() / counts.sum()), len(sums), 1.959964**2
+    share = float(sums.sum() / counts.sum())
+    return share, wilson_interval(share, len(sums))
+
+
+def wilson_interval(share: float, n: int) -> Interval:
+    """Wilson's (1927) 95 % interval of a share of n independent cases, honest at 0 and 1 too."""
+    z2 = 1.959964**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    return share, (max(0.0, middle - half), min(1.0, middle + half))
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # to the last digit at 0 and 1

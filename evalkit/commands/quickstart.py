@@ -30,8 +30,10 @@ def main(args: argparse.Namespace) -> int:
     print(f"Rendering {args.prompts} prompts × {args.seeds} seeds for two made-up models, one steady, one flickering, "
           f"and {2 * clips} clips of their world for reference.")
     reference = args.out / "reference"
-    for _ in write_world(reference, 2 * clips, "test", workers=args.workers or available_cores()):
-        pass
+    with shown_progress("clips") as progress:
+        rows = write_world(reference, 2 * clips, "test", workers=args.workers or available_cores())
+        for done, _ in enumerate(rows, 1):
+            progress("rendering reference", done, 2 * clips)
     metrics = [name for name in load_suite("world").metrics if not missing_weights(make_metric(name))]
     reports = {}
     for model, quality in (("steady", "good"), ("flickering", "flickering")):

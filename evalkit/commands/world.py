@@ -3,9 +3,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import math
 from pathlib import Path
-from typing import Any
 
 from evalkit.errors import UsageError
 
@@ -33,14 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="a contact sheet with the state written beside it")
     show.add_argument("--seed", type=int, required=True)
     show.add_argument("--out", type=Path, metavar="PNG", help="default: world-SEED.png")
+    show.add_argument("--frames", type=int, default=8, metavar="N", help="of the clip's 16 (default 8)")
+    show.add_argument("--size", type=int, default=192, help="pixels a side of each frame (default 192)")
     show.add_argument("--defect", metavar="NAME:SEVERITY", help="damage the clip first, e.g. blur:3")
     read = actions.add_parser("read", help="the oracle: what is in these clips, does it match, what is broken")
     read.add_argument("samples", help="folder, glob or manifest of videos of the world")
     read.add_argument("--prompts", metavar="FILE", help="JSONL / CSV / Parquet / TXT of prompts")
     read.add_argument("--fps", type=float, help="frame rate of videos that carry none")
-    read.add_argument("--json", type=Path, metavar="FILE", help="write every reading")
+    read.add_argument("--json", type=Path, metavar="FILE", help="write every reading and the shares")
     train = actions.add_parser("train", help="train the small networks; --help tells how long")
-    train.add_argument("names", nargs="+", metavar="NAME", help="oracle, video, clip: side by side on one stream")
+    train.add_argument("names", nargs="+", metavar="NAME",
+                       help="oracle, video, clip: side by side on one stream, on a GPU; defects: on a processor")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="NAME.safetensors go there")
     train.add_argument("--minutes", type=float, default=8.0, help="the learning rate falls to 0 by then (default 8)")
     train.add_argument("--steps", type=int, default=12_000, help="at most")
@@ -52,28 +54,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    return {"render": _render, "show": _show, "read": _read, "train": _train}[args.action](args)
+    from evalkit.commands.world_read import read
+
+    return {"render": _render, "show": _show, "read": read, "train": _train}[args.action](args)
 
 
 def _render(args: argparse.Namespace) -> int:
-    from rich.progress import track
-
     from evalkit.commands.run import check_writable
-    from evalkit.data.scene import SPLITS
-    from evalkit.data.synthetic import write_world
+    from evalkit.data.scene import SPLITS, split_of
+    from evalkit.data.synthetic import seeds_written, write_world
+    from evalkit.progress import shown_progress
     from evalkit.workers import available_cores
 
     if args.split not in SPLITS:
         raise UsageError(f"--split: expected one of {', '.join(SPLITS)}, got {args.split!r}")
-    if min(args.n, args.frames, args.fps, args.size) <= 0 or args.first < 0:
+    if not all(0 < value < math.inf for value in (args.n, args.frames, args.fps, args.size)) or args.first < 0:
         raise UsageError(f"expected a positive --n, --frames, --fps and --size and a --first of 0 or more, "
-                         f"got {args.n}, {args.frames}, {args.fps}, {args.size} and {args.first}")
+                         f"got {args.n}, {args.frames}, {args.fps:g}, {args.size} and {args.first}")
+    seeds = range(SPLITS[args.split] + args.first, SPLITS[args.split] + args.first + args.n)
+    if split_of(seeds[-1]) != args.split:
+        raise UsageError(f"--first {args.first} --n {args.n}: the {args.split} split has {SPLITS['test']} scenes")
     check_writable(args.out)
     _check_settings(args)
-    rows = write_world(args.out, args.n, args.split, first=args.first, num_frames=args.frames, fps=args.fps,
-                       size=args.size, level=args.level, workers=args.workers or available_cores())
-    made = sum(1 for _ in track(rows, "clips", total=args.n, transient=True))
-    print(f"{made} clips rendered, {args.n - made} were there already\n{args.out / 'prompts.jsonl'}")
+    missing = len(set(seeds) - seeds_written(args.out / "prompts.jsonl"))
+    with shown_progress("clips") as progress:
+        rows = write_world(args.out, args.n, args.split, first=args.first, num_frames=args.frames, fps=args.fps,
+                           size=args.size, level=args.level, workers=args.workers or available_cores())
+        for done, _ in enumerate(rows, 1):
+            progress("rendering", done, missing)
+    print(f"clips: {missing} rendered, {args.n - missing} there already\n{args.out / 'prompts.jsonl'}")
     return 0
 
 
@@ -81,10 +90,14 @@ def _check_settings(args: argparse.Namespace) -> None:
     """Keep how the folder is made beside it; UsageError where it was made another way before."""
     wanted = {name: getattr(args, name) for name in ("split", "frames", "fps", "size", "level")}
     path = args.out / "world.json"
-    if not path.exists():
+    if not path.exists() and not (args.out / "prompts.jsonl").exists():
         path.write_text(json.dumps(wanted) + "\n")
         return
-    held = json.loads(path.read_text())
+    try:
+        held = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{args.out} holds clips, and {path.name} does not say how they were made ({error}): "
+                         "give another --out") from error
     other = [f"{name} {held.get(name)} there, {value} asked for" for name, value in wanted.items()
              if held.get(name) != value]
     if other:
@@ -92,106 +105,60 @@ def _check_settings(args: argparse.Namespace) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
+    from evalkit.commands.run import check_writable
     from evalkit.data.captions import REGISTERS, caption
     from evalkit.data.contact_sheet import draw_scene
     from evalkit.data.corruptions import SEVERITIES, available_corruptions
-    from evalkit.data.scene import make_scene
+    from evalkit.data.scene import NUM_FRAMES, make_scene
 
-    if args.seed < 0:
-        raise UsageError(f"--seed: expected 0 or more, got {args.seed}")
+    if args.seed < 0 or not 0 < args.frames <= NUM_FRAMES or args.size < 1:
+        raise UsageError(f"expected a --seed of 0 or more, 1 to {NUM_FRAMES} --frames and a positive --size, "
+                         f"got {args.seed}, {args.frames} and {args.size}")
     name, _, severity = (args.defect or "").partition(":")
     if args.defect and (name not in available_corruptions() or severity not in map(str, SEVERITIES)):
         raise UsageError(f"--defect: expected NAME:1 to NAME:5, got {args.defect!r}; names: "
                          f"{', '.join(available_corruptions())}")
     scene = make_scene(args.seed)
     path = args.out or Path(f"world-{args.seed}.png")
-    draw_scene(scene, (name, int(severity)) if args.defect else None).save(path)
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"--out: expected a file name ending in .png, got {path}")
+    check_writable(path.parent)
+    draw_scene(scene, (name, int(severity)) if args.defect else None, args.frames, args.size).save(path)
     for register in REGISTERS:
         print(f"{register}: {caption(scene, register)}")
     print(path)
     return 0
 
 
-def _read(args: argparse.Namespace) -> int:
-    from rich.progress import track
-
-    from evalkit.cli import EXIT_FAILURES
-    from evalkit.data.oracle import read_video_file
-    from evalkit.data.video import VideoError
-    from evalkit.plan import find_items
-
-    items = find_items(args.samples, args.prompts, args.fps)
-    rows: list[dict[str, Any]] = []
-    for item in track(items, "videos", transient=True):
-        row: dict[str, Any] = {"path": item.name, "prompt": item.prompt}
-        try:
-            reading = read_video_file(str(item.source), fps=item.fps)
-            row |= {"factors": reading.factors, "confidence": reading.confidence, "speed": reading.speed,
-                    "defects": reading.defects, "broken": reading.broken(),
-                    "claims": reading.agrees(item.prompt) if item.prompt else None}
-        except (VideoError, ValueError) as error:  # a prompt outside the world's language is a ValueError
-            row["error"] = str(error)
-        rows.append(row)
-        print(_line(row), flush=True)
-    if args.json:
-        args.json.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for line in _summary(rows):
-        print(line)
-    return EXIT_FAILURES if any("error" in row for row in rows) else 0
-
-
-def _line(row: dict[str, Any]) -> str:
-    if "error" in row:
-        return f"{row['path']}: cannot be read: {row['error']}"
-    seen = row["factors"]
-    parts = [f"{row['path']}: a {seen['size']} {seen['colour']} {seen['shape']}, {seen['path']}, {seen['direction']}, "
-             f"over {seen['ground']}, camera {seen['camera']}"]
-    if row["broken"]:
-        parts.append("broken: " + ", ".join(row["broken"]))
-    wrong = [factor for factor, holds in (row["claims"] or {}).items() if not holds]
-    if row["claims"]:
-        parts.append("does not hold: " + ", ".join(wrong) if wrong else "as told")
-    return "; ".join(parts)
-
-
-def _summary(rows: list[dict[str, Any]]) -> Iterator[str]:
-    from scipy.stats import binomtest
-
-    judged = [row["claims"] for row in rows if row.get("claims")]
-    failed = sum("error" in row for row in rows)
-    yield f"\n{len(rows)} videos, {failed} could not be read"
-
-    def share(name: str, held: list[bool]) -> str:
-        low, high = binomtest(sum(held), len(held)).proportion_ci(method="wilson")
-        return f"{name:<14} {sum(held) / len(held):.3f}  [{low:.3f}, {high:.3f}]  n = {len(held)}"
-
-    if judged:
-        yield "share of clips that show what their prompt claims, 95 % interval:"
-        yield share("everything", [all(claims.values()) for claims in judged])
-        for factor in dict.fromkeys(factor for claims in judged for factor in claims):
-            yield share(factor, [claims[factor] for claims in judged if factor in claims])
-
-
 def _train(args: argparse.Namespace) -> int:
     from evalkit.commands.run import check_writable
     from evalkit.features.weights import sha256_of
+    from evalkit.mini.defects import CLIPS, train_defects
     from evalkit.mini.tasks import TASKS
     from evalkit.mini.training import Config, available_workers, train
     from evalkit.runner import choose_device
 
-    unknown = [name for name in args.names if name not in TASKS]
+    unknown = [name for name in args.names if name not in (*TASKS, "defects")]
     if unknown:
-        raise UsageError(f"unknown network {', '.join(unknown)}; there are: {', '.join(TASKS)}")
+        raise UsageError(f"unknown network {', '.join(unknown)}; there are: {', '.join(TASKS)}, defects")
     if min(args.minutes, args.steps, args.batch_size, args.scenes) <= 0:
         raise UsageError("expected a positive --minutes, --steps, --batch-size and --scenes")
     check_writable(args.out)
     config = Config(steps=args.steps, batch_size=args.batch_size, scenes=args.scenes, seed=args.seed,
                     minutes=args.minutes)
-    names = list(dict.fromkeys(args.names))
+    names, device = list(dict.fromkeys(args.names)), choose_device(args.device)
     workers = available_workers() if args.workers is None else args.workers
-    for told in train(names, args.out, config, choose_device(args.device), workers):
-        losses = "  ".join(f"{name} {value:.3f}" for name, value in told.items() if "." in name)
-        print(f"step {told['step']}, {told['seconds']:.0f} s: {losses}", flush=True)
+    streamed = [name for name in names if name in TASKS]
+    if streamed:
+        print(f"rendering {args.scenes} scenes, then training {', '.join(streamed)} on {device}", flush=True)
+        for told in train(streamed, folder=args.out, config=config, device=device, workers=workers):
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in told.items() if "." in name)
+            print(f"step {told['step']}, {told['seconds']:.0f} s: {losses}", flush=True)
+    if "defects" in names:
+        path, clips = args.out / "defects.safetensors", min(args.scenes, CLIPS)
+        for told in train_defects(path, clips, max(1, workers), args.seed):
+            if told.get("clips", 0) % 3200 == 0:
+                print("  ".join(f"{name} {value:.4g}" for name, value in told.items()), flush=True)
     for name in names:
         path = args.out / f"{name}.safetensors"
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, sha256 {sha256_of(path)}")

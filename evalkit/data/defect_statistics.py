@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.data.corruptions import CORRUPTIONS, SEVERITIES, Dial
-from evalkit.data.scene import FPS, NUM_FRAMES, SIZE
+from evalkit.data.rendering import FADED, GAINS
+from evalkit.data.scene import COLOURS, FPS, NUM_FRAMES, SIZE
 from evalkit.data.spatial_defects import LUMA
 
 SHAPE = (NUM_FRAMES, 3, SIZE, SIZE)
 MIXERS = ("slow_motion", "crossfade", "temporal_blur", "repeat", "static", "freeze")  # frames mixed by fixed weights
 EXPOSURES = (1.15, 1.35, 1.65, 2.1, 2.8, 0.8, 0.62, 0.46, 0.32, 0.2)
 LEVELS = (32, 20, 13, 9, 6)  # of banding
+HUES = 32  # cells per unit of relative chroma
 BLOCK_STEPS = (2.0, 3.5, 6.0, 10.0, 18.0)
 
 
@@ -124,7 +126,7 @@ def _afterimages(y: Tensor) -> Tensor:
 
 
 def _gains(x: Tensor) -> Tensor:
-    """Flicker: jumps of the gain from frame to frame, read as the median over places, which what moves hardly shifts."""
+    """Flicker: jumps of the gain from frame to frame, the median over places, whatever moves there."""
     places = _log(F.avg_pool2d(x.flatten(0, 1), 4).unflatten(0, x.shape[:2]).flatten(3), 1)
     gains = places.diff(dim=1).median(3).values
     common = gains.mean(2, keepdim=True)
@@ -217,10 +219,35 @@ def _palette(x: Tensor) -> Tensor:
     ranks = torch.stack([y, chroma, chroma / (y + 16), *small.unbind(1)], 1).sort(2).values
     quantiles = ranks[..., [int(q * (n - 1)) for q in (0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1)]]
     quantiles[:, :2], quantiles[:, 3:] = quantiles[:, :2] / 64, quantiles[:, 3:] / 64
-    aside = [((small[:, c] - y) / (y + 8)).clamp(-0.99, 0.99) for c in (0, 2)]
-    cells = [((a.sign() * a.abs().sqrt() + 1) * 8).long() for a in aside]
-    hues = _counts(cells[0] * 16 + cells[1], 256) / n
-    return torch.cat([quantiles.flatten(1), small.mean(2) / 64, y.std(1, keepdim=True) / 64, hues.sqrt()], 1)
+    hues = []
+    for lift in (0.0, FADED[1]):
+        u, v = (((small[:, c] - y) / (y - lift).clamp_min(8) + 1).clamp(0, 2.99) for c in (0, 2))
+        counts = _counts((u * HUES).long() * 3 * HUES + (v * HUES).long(), (3 * HUES) ** 2) / n
+        coarse = F.avg_pool2d(counts.view(-1, 1, 3 * HUES, 3 * HUES), 8)[:, 0, :9, :9].flatten(1)
+        hues += [_log(counts @ _paints().to(y), 0.01), (64 * coarse).sqrt()]
+    return torch.cat([quantiles.flatten(1), small.mean(2) / 64, y.std(1, keepdim=True) / 64, *hues], 1)
+
+
+@lru_cache(maxsize=1)
+def _paints() -> Tensor:
+    """(cells of hue, 48): near which of them the world's paints lie, per white balance and factor of saturation.
+
+    A cell is a place of red and blue less luma, over luma; saturation scales it, whatever the light.
+    """
+    paints = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
+    grounds = 0.6 * paints + 0.4 * 132
+    every = torch.cat([paints, grounds, (grounds + 238) / 2])  # the last: beyond a horizon
+    places = torch.stack(torch.meshgrid(*2 * [(torch.arange(3 * HUES) + 0.5) / HUES - 1], indexing="ij"), -1)
+    found = []
+    for gain in (GAINS["neutral"], GAINS["warm"], GAINS["cold"]):
+        tinted = every * torch.tensor(gain, dtype=torch.float64)
+        y = tinted @ torch.tensor(LUMA, dtype=torch.float64)
+        hues = (tinted[:, [0, 2]] - y[:, None]) / y[:, None]
+        for factor in (0.12 * 1.22**k for k in range(16)):
+            apart = (places.view(-1, 1, 2) - factor * hues).norm(dim=2)
+            width = 0.02 + 0.05 * factor * hues.norm(dim=1)
+            found.append((-0.5 * (apart / width).square()).exp().amax(1))
+    return torch.stack(found, 1).float()
 
 
 @lru_cache(maxsize=1)
@@ -294,16 +321,17 @@ def _vanishing(y: Tensor) -> Tensor:
     """Per frame and for three sizes of spot: the largest drop of detail between the two frames before and after."""
     detail = (y - F.avg_pool2d(y, 3, 1, 1, count_include_pad=False)).abs()
     found = []
-    for size, stride in ((7, 3), (13, 5), (19, 5)):
+    for size, stride in ((7, 2), (13, 4), (19, 5)):
         local = F.avg_pool2d(detail, size, stride)
         jumps = F.avg_pool2d(y.diff(dim=1).abs(), size, stride)
         earlier, later = local[:, 1:-2] + local[:, :-3], local[:, 2:-1] + local[:, 3:]
-        drop = (_log(earlier, 0.6) - _log(later, 0.6)).flatten(2)
-        found += [drop.amax(2), drop.amax(2) - drop.median(2).values]
-        jump = _log(jumps[:, 1:-1], 1) - _log(torch.maximum(jumps[:, 2:], jumps[:, :-2]), 1)
-        found.append(jump.flatten(2).amax(2)[:, 4:9])
-        never = _log(local[:, 6:8].mean(1), 0.6) - _log(local[:, 8:].amax(1), 0.6)
-        found.append(never.flatten(1).amax(1, keepdim=True))
+        drop = (_log(earlier, 0.6) - _log(later, 0.6)).flatten(2)  # (B, 13, places): at frames 2 to 14
+        jump = (_log(jumps[:, 1:-1], 1) - _log(torch.maximum(jumps[:, 2:], jumps[:, :-2]), 1)).flatten(2)
+        never = (_log(local[:, 6:8].mean(1), 0.6) - _log(local[:, 8:].amax(1), 0.6)).flatten(1)  # shown again
+        both = drop.clamp_max(2) + jump.clamp_max(2)
+        gone = torch.minimum(never.clamp_min(0), drop[:, 6].clamp_min(0)) + jump[:, 6].clamp(-1, 2)
+        found += [drop.amax(2), (drop.amax(2) - drop.median(2).values)[:, 3:10], jump.amax(2)[:, 4:9],
+                  both.amax(2)[:, 3:10], torch.stack([never.amax(1), (never + both[:, 6]).amax(1), gone.amax(1)], 1)]
     return torch.cat(found, 1)
 
 

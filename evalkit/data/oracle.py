@@ -1,7 +1,7 @@
 """The oracle: what is in a clip of the made-up world, read back from pixels alone, and whether a prompt holds of it.
 
-A network of its own (3-D convolutions, trained on the world, used by no reward and no metric), so that it can judge
-what those were used to improve. `python benchmarks/oracle.py` prints its accuracy, clean and damaged.
+A network of its own (trained on the world, used by no reward and no metric, sharing nothing with one), so that it can
+judge what those improved. `python benchmarks/oracle.py` prints its accuracy, clean and damaged.
 """
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from evalkit.clips import ClipSpec
 from evalkit.data.captions import parse
 from evalkit.data.corruptions import available_corruptions
+from evalkit.data.defect_reader import DefectReader
 from evalkit.data.oracle_network import OracleNetwork
 from evalkit.data.scene import FPS, NUM_FRAMES, SIZE
 from evalkit.features.preprocess import to_square
@@ -23,6 +24,7 @@ from evalkit.mini.classes import CLASSES, THINGS
 # Two seconds from the start, the central square: what the world renders, whatever the file's own rate and size.
 ORACLE_CLIP = ClipSpec(num_frames=NUM_FRAMES, min_frames=NUM_FRAMES, placement="start", fps=FPS, size=SIZE, crop=SIZE)
 BATCH = 16
+UNSURE = ("others",)  # read too badly to judge a prompt by
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,12 @@ class Reading:
     severities: dict[str, float]
 
     def agrees(self, prompt: str) -> dict[str, bool]:
-        """Every claim of a prompt of the world -> whether the clip shows it. ValueError as captions.parse."""
-        return {factor: self.factors[factor] == value for factor, value in parse(prompt).items()}
+        """Claims of a prompt of the world -> whether the clip shows them; those about `UNSURE` factors are left out.
+
+        ValueError as captions.parse.
+        """
+        return {factor: self.factors[factor] == value for factor, value in parse(prompt).items()
+                if factor not in UNSURE}
 
     def broken(self, threshold: float = 0.5) -> list[str]:
         """The defects more likely there than `threshold`, likeliest first."""
@@ -51,37 +57,39 @@ class Reading:
 
 
 @lru_cache(maxsize=1)
-def load_oracle() -> OracleNetwork:
-    """The shipped network, frozen, on the CPU."""
+def load_oracle() -> tuple[OracleNetwork, DefectReader]:
+    """The shipped networks, frozen, on the CPU: one reads the scene, the other what is broken."""
     from evalkit.mini.weights import load_shipped
 
-    network = build_oracle()
+    network, reader = build_oracle(), DefectReader(len(available_corruptions()))
     load_shipped(network, "oracle")
-    return network.eval().requires_grad_(False)
+    load_shipped(reader, "defects")
+    return network.eval().requires_grad_(False), reader.eval().requires_grad_(False)
 
 
 def build_oracle() -> OracleNetwork:
-    """The network with random weights."""
+    """The network with random weights. Its heads for defects serve its training: `DefectReader` reads them better."""
     defects = len(available_corruptions())
     return OracleNetwork({name: len(values) for name, values in CLASSES.items()}
                          | {"others": len(THINGS), "defects": defects, "severity": defects, "speed": 1})
 
 
 @torch.no_grad()
-def read_frames(frames: Tensor, network: OracleNetwork | None = None) -> list[Reading]:
+def read_frames(frames: Tensor, networks: tuple[OracleNetwork, DefectReader] | None = None) -> list[Reading]:
     """A reading of each of (B, 16, 3, H, W) frames, uint8 or float in [0, 1], at 8 frames a second.
 
-    Frames of other sizes are brought to 64 x 64. ValueError for another shape or number of frames.
+    Frames of other sizes are brought to 64 x 64, which leaves traces: defects are read well of clips made at 64 pixels.
+    ValueError for another shape or number of frames.
     """
     if frames.ndim != 5 or frames.shape[1:3] != (NUM_FRAMES, 3):
         raise ValueError(f"oracle: expected (B, {NUM_FRAMES}, 3, H, W), got {tuple(frames.shape)}")
-    network = load_oracle() if network is None else network
+    network, reader = load_oracle() if networks is None else networks
     device = next(network.parameters()).device
     readings: list[Reading] = []
     for chunk in frames.split(BATCH):
         chunk = chunk.to(device)
-        chunk = chunk.float() if chunk.is_floating_point() else chunk.float() / 255
-        readings += _readings({name: answer.float().cpu() for name, answer in network(to_square(chunk, SIZE)).items()})
+        chunk = to_square(chunk.float() if chunk.is_floating_point() else chunk.float() / 255, SIZE)
+        readings += _readings({name: answer.float().cpu() for name, answer in (network(chunk) | reader(chunk)).items()})
     return readings
 
 

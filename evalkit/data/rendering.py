@@ -79,7 +79,7 @@ def _numbers(scene: Scene, times: np.ndarray) -> dict[str, np.ndarray]:
     shots = (scene.background, scene.after_cut or scene.background)
     begin, end = DRIFT[scene.light]
     light = begin + (end - begin) * np.clip(times / scene.seconds, 0, 1)
-    middle = centres[-1, len(times) // 2]
+    middle = scene.subject.positions(np.array([scene.seconds / 2]), scene.seconds)[0]
     horizontal = scene.subject.direction in ("left", "right")
     single = {
         "pose": np.stack([scale * np.cos(angle), scale * np.sin(angle), x, y], 1),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def render_scenes(scenes: Sequence[Scene], num_frames: int = NUM_FRAMES, fps: fl
                   device: str = "cpu") -> Tensor:
     """uint8 (B, T, 3, H, W) of many scenes in one batch, which is what a GPU wants."""
     height, width = (size, size) if isinstance(size, int) else size
-    if min(num_frames, fps, height, width) <= 0:
+    if not all(0 < value < math.inf for value in (num_frames, fps, height, width)):
         raise ValueError(f"expected positive num_frames, fps and size, got {num_frames}, {fps}, {size}")
     return render(pack(scenes, np.arange(num_frames) / fps).to(device), height, width)
 
@@ -105,7 +106,7 @@ def write_world(folder: str | Path, n: int, split: str = "train", *, first: int 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "prompts.jsonl"
-    done = _rows_written(manifest)
+    done = seeds_written(manifest)
 
     def write(seed: int) -> dict[str, Any]:
         scene = make_scene(seed, level=level)
@@ -127,8 +128,11 @@ def write_world(folder: str | Path, n: int, split: str = "train", *, first: int 
             yield row
 
 
-def _rows_written(manifest: Path) -> set[int]:
-    """Seeds of the rows that are whole; a last line that a killed run left half written is cut off."""
+def seeds_written(manifest: Path) -> set[int]:
+    """Seeds of the rows of `write_world`'s manifest, of none where there is none yet.
+
+    A last line that a killed run left half written is cut off.
+    """
     if not manifest.exists():
         return set()
     text = manifest.read_text()

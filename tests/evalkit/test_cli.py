@@ -170,7 +170,8 @@ def test_list_prints_every_name(kind, capsys):
 
 
 def test_help_and_list_import_no_torch_and_answer_at_once():
-    for arguments in (["--help"], ["run", "--help"], ["list", "metrics"], ["list", "suites"]):
+    for arguments in (["--help"], ["run", "--help"], ["world", "--help"], ["world", "read", "--help"],
+                      ["list", "metrics"], ["list", "suites"]):
         check = f"import sys; from evalkit.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n" \
                 "assert not {'torch', 'pandas', 'transformers'} & set(sys.modules), 'heavy import'"
         started = time.process_time()

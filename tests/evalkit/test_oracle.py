@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from evalkit.data.captions import FACTORS, caption, claims
-from evalkit.data.corruptions import available_corruptions
+from evalkit.data.corruptions import available_corruptions, corrupt
+from evalkit.data.defect_reader import DefectReader
 from evalkit.data.oracle import build_oracle, read_frames, read_video_file, true_share
 from evalkit.data.scene import SPLITS, make_scene
 from evalkit.data.synthetic import render_scene, render_scenes
@@ -39,12 +40,12 @@ def test_true_captions_hold_and_those_of_another_clip_do_not(readings):
     assert not all(wrong.values()) and set(wrong) <= set(FACTORS)
 
 
-def test_a_border_is_found_where_there_is_one(readings):
-    from evalkit.data.corruptions import corrupt
-
-    framed = [corrupt(frames, "border", 4) for frames in render_scenes(SCENES[:20])]
-    assert sum("border" in reading.broken() for reading in read_frames(torch.stack(framed))) >= 18
-    assert sum("border" in reading.broken() for reading in readings[:20]) <= 1
+@pytest.mark.parametrize("name", ["border", "noise", "blur", "luma_flicker", "shuffle", "freeze", "repeat", "banding"])
+def test_what_is_broken_is_named_and_what_is_whole_is_not(readings, name):
+    damaged = [corrupt(frames, name, 3, seed=k, fps=8) for k, frames in enumerate(render_scenes(SCENES[:30]))]
+    found = [reading.broken() for reading in read_frames(torch.stack(damaged))]
+    assert sum(name in broken for broken in found) >= 28
+    assert sum(name in reading.broken() for reading in readings) <= 2
 
 
 def test_reading_does_not_depend_on_the_batch_or_on_the_number_format():
@@ -71,7 +72,7 @@ def test_what_it_cannot_read_is_an_error(tmp_path):
 
 def test_an_untrained_oracle_knows_nothing():
     torch.manual_seed(0)
-    found = read_frames(render_scenes(SCENES[:40]), build_oracle().eval())
+    found = read_frames(render_scenes(SCENES[:40]), (build_oracle().eval(), DefectReader().eval()))
     right = sum(reading.factors["colour"] == claims(scene)["colour"]
                 for reading, scene in zip(found, SCENES, strict=False))
     assert right < 20, "so the accuracy above comes from the weights"

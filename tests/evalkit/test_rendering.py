@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from evalkit.data.rendering import pack, render
-from evalkit.data.scene import COLOURS, make_scene
+from evalkit.data.rendering import DRIFT, POST_COLOUR, pack, render
+from evalkit.data.scene import CAMERAS, COLOURS, SHAPES, Background, make_scene
 from evalkit.data.synthetic import render_scene, render_scenes
 
 HASH = "import hashlib; from evalkit.data.scene import make_scene as m; " \
@@ -143,3 +143,137 @@ def test_no_scene_is_an_error():
 def test_packed_scenes_may_be_taken_apart():
     packed = pack([make_scene(seed) for seed in range(4)], np.arange(3) / 8)
     assert torch.equal(render(packed.rows(slice(2, 4)), 24, 24), render(packed, 24, 24)[2:])
+
+
+PLAIN = make_scene(3, level="simple")
+PLAIN = replace(PLAIN, background=replace(PLAIN.background, pattern="checkered"),
+                camera=replace(PLAIN.camera, move="static"))
+
+
+def with_camera(move, speed, scene=PLAIN):
+    return replace(scene, camera=replace(scene.camera, move=move, speed=speed))
+
+
+def with_subject(scene=PLAIN, **changes):
+    return replace(scene, things=(replace(scene.subject, **changes), *scene.things[1:]))
+
+
+def best_shift(before, after, axis, reach=11):
+    """By how many pixels the content of `after` lies further along `axis` than that of `before`, both (3, H, W).
+
+    Checks of 100 pixels come again after 25, and light falls off to one side: shifts are small, and gradients compared.
+    """
+    before, after = (picture.diff(dim=axis) for picture in (before, after))
+
+    def error(shift):
+        inner = (slice(None), slice(reach, -reach), slice(reach, -reach))
+        return (torch.roll(before, shift, axis)[inner] - after[inner]).abs().mean()
+
+    return min(range(-reach, reach + 1), key=error)
+
+
+@pytest.mark.parametrize("move", CAMERAS)
+def test_the_subject_is_where_the_scene_says_under_every_camera(move):
+    scene = with_camera(move, "fast", with_subject(shape="circle", x=0.05, y=-0.05))
+    told, mask = scene.on_screen(np.arange(16) / 8), mask_of(scene, size=96)
+    whole = np.flatnonzero(np.abs(told).max(axis=1) < 0.25)
+    assert len(whole) >= 8
+    for frame in whole:
+        rows, columns = mask[frame].nonzero().float().add(0.5).mean(0).tolist()
+        assert np.abs((told[frame] + 0.5) * 96 - (columns, rows)).max() < 0.3
+
+
+@pytest.mark.parametrize(("move", "axis", "pixels"), [
+    ("pan right", 2, -8), ("pan left", 2, 8), ("tilt down", 1, -8), ("tilt up", 1, 8)])
+def test_the_ground_moves_against_the_camera_as_far_as_the_camera_moves(move, axis, pixels):
+    first, second = render_scene(with_camera(move, "slow", with_subject(radius=0.0)), 2, 1, 100).float()
+    assert best_shift(first, second, axis) == pixels  # 0.08 of 100 in a second
+
+
+def test_beyond_the_horizon_the_ground_is_paler_and_moves_half_as_far():
+    scene = with_subject(replace(PLAIN, background=Background("blue", "checkered", 3, horizon=0.0)), radius=0.0)
+    frame = render_scene(scene, 1).float()[0]
+    assert frame[:, :28].mean() > frame[:, 36:].mean() + 30
+    first, second = render_scene(with_camera("pan right", "slow", scene), 2, 1, 100).float()
+    assert best_shift(first[:, :48], second[:, :48], 2) == -4
+    assert best_shift(first[:, 52:], second[:, 52:], 2) == -8
+
+
+@pytest.mark.parametrize(("move", "sign"), [("zoom in", 1), ("zoom out", -1)])
+def test_what_is_zoomed_in_on_grows(move, sign):
+    areas = mask_of(with_camera(move, "fast", with_subject(path="resting", x=0.0, y=0.0)), size=96).sum((1, 2))
+    assert (torch.sign(areas.diff()) == sign).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_tenth_of_a_pixel_changes_the_edges_of_every_shape_by_shades(shape):
+    scene = with_subject(shape=shape, direction="right", x=0.0, y=0.0)
+    rate = scene.subject.speed * 64 / 0.1  # frames a second
+    changes = render(pack([scene], 1 + np.arange(2) / rate), 64, 64)[0].int().diff(dim=0).abs()
+    assert 1 < changes.max() < 64 and 20 < (changes.amax(1) > 1).sum() < 400
+
+
+def test_nothing_shows_through_the_post_and_all_that_comes_out_is_the_same():
+    scene = with_subject(replace(PLAIN, post=True), direction="right", pace="fast", speed=0.45, x=0.0, y=0.0)
+    shown = render_scene(scene)
+    column = shown[:, :, 32, 32].float()
+    assert (column - column[0]).abs().max() == 0 and (column[0] - torch.tensor(POST_COLOUR)).abs().max() < 4
+    beside = torch.tensor([abs(x - 31.5) > 5 for x in range(64)])
+    assert torch.equal(shown[..., beside], render_scene(replace(scene, post=False))[..., beside])
+
+
+def test_before_a_cut_nothing_tells_of_it_and_after_it_all_is_the_second_shot():
+    cuts = [scene for scene in map(make_scene, range(200)) if scene.cut is not None][:5]
+    for scene in cuts:
+        shown, second = render_scene(scene), torch.from_numpy(scene.in_second_shot(np.arange(16) / 8))
+        assert torch.equal(shown[~second], render_scene(replace(scene, cut=None, after_cut=None))[~second])
+        begun = replace(scene, cut=0.0, background=Background("red", "spotted", 1, scene.background.horizon))
+        assert torch.equal(shown[second], render_scene(begun)[second])
+
+
+@pytest.mark.parametrize("light", ["brightening", "dimming"])
+def test_light_drifts_evenly_from_one_end_to_the_other(light):
+    still = with_subject(path="resting")
+    steady, drifting = (render_scene(replace(still, light=name), 17).float() for name in ("steady", light))
+    gains = drifting.mean((1, 2, 3)) / steady.mean((1, 2, 3))
+    assert (gains - torch.linspace(*DRIFT[light], 17)).abs().max() < 0.03, "but for what is brighter than white"
+
+
+def test_grades_tint_and_change_the_colourfulness():
+    means = {grade: render_scene(replace(PLAIN, grade=grade), 4).float().mean((0, 2, 3))
+             for grade in ("neutral", "warm", "cold", "faded", "vivid")}
+    assert means["warm"][0] > means["neutral"][0] > means["cold"][0]
+    assert means["warm"][2] < means["neutral"][2] < means["cold"][2]
+    assert means["faded"].std() < means["neutral"].std() < means["vivid"].std()
+
+
+def test_lines_run_from_below_to_where_the_subject_is_in_the_middle_of_the_scene():
+    scene = with_subject(x=0.1, y=0.1, radius=0.0)
+    changed = (render_scene(replace(scene, lines=True)) != render_scene(scene)).any(1)[0]
+    assert not changed[: int((0.5 + 0.1) * 64)].any(), "none above it"
+    for row in (48, 56, 63):  # as far to its left as to its right
+        columns = changed[row].nonzero()[:, 0].float() + 0.5
+        assert (columns.min() + columns.max()) / 2 == pytest.approx((0.5 + 0.1) * 64, abs=1.5)
+        assert columns.max() - columns.min() > 8
+
+
+def test_batches_of_mixed_levels_and_odd_sizes_and_clocks_are_their_clips_bit_for_bit():
+    scenes = [make_scene(seed, level=("full", "simple")[seed % 2]) for seed in range(6)]
+    times = np.random.default_rng(0).uniform(0, 2, (6, 5))
+    together = render(pack(scenes, times), 33, 47)
+    alone = [render(pack([scene], clock), 33, 47)[0] for scene, clock in zip(scenes, times, strict=True)]
+    assert torch.equal(together, torch.stack(alone))
+
+
+@pytest.mark.parametrize("size", [(40, 72), (72, 40)])
+def test_a_wider_or_higher_picture_holds_the_square_one_in_its_middle(size):
+    top, left = (size[0] - 40) // 2, (size[1] - 40) // 2
+    for scene in map(make_scene, range(5)):
+        middle = render_scene(scene, 4, 2, size)[..., top:top + 40, left:left + 40]
+        assert torch.equal(middle, render_scene(scene, 4, 2, 40))
+
+
+@pytest.mark.parametrize("wrong", [{"num_frames": 0}, {"fps": 0}, {"fps": -8}, {"size": 0}, {"size": (0, 4)}])
+def test_empty_clips_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected positive"):
+        render_scene(PLAIN, **wrong)

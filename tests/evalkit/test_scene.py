@@ -1,13 +1,16 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from evalkit.data.captions import claims
 from evalkit.data.scene import (
     CAMERA_SPEEDS,
     CAMERAS,
     COLOURS,
     DIRECTIONS,
+    LEVELS,
     PACES,
     PATHS,
     SHAPES,
@@ -110,3 +113,63 @@ def test_a_longer_scene_takes_its_time():
 def test_wrong_seeds_and_levels_are_refused(wrong):
     with pytest.raises(ValueError, match="expected seeds of 0 or more"):
         make_scene(**wrong)
+
+
+def test_simple_scenes_keep_the_splits_too():
+    for split, first in SPLITS.items():
+        assert {held_out(make_scene(first + k, level="simple")) for k in range(300)} == {split == "compositional"}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_states_of_every_level_and_split_go_through_json(level):
+    for scene in (make_scene(first + k, level=level) for first in SPLITS.values() for k in range(60)):
+        assert Scene.from_state(json.loads(json.dumps(scene.state()))) == scene
+
+
+@pytest.mark.parametrize("wrong", [{"weather": "rain"}, {"camera": {"move": "static"}}, {"things": [{"x": 0}]}])
+def test_a_state_with_other_fields_is_refused(wrong):
+    with pytest.raises(TypeError):
+        Scene.from_state(SCENES[0].state() | wrong)
+
+
+def test_in_the_picture_too_the_subject_moves_as_told_and_is_there_most_of_the_time():
+    times = np.linspace(0, 2, 33)
+    for scene in map(make_scene, range(2000)):
+        places = scene.on_screen(times)
+        assert (places[-1] - places[0]) @ DIRECTIONS[scene.subject.direction] > 0.02, scene.seed
+        assert np.mean(np.abs(places).max(axis=1) < 0.5) > 0.4, scene.seed
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0])
+def test_a_longer_scene_claims_the_same_and_shows_it_slower(seconds):
+    for scene in SCENES[:100]:
+        slower = make_scene(scene.seed, seconds=seconds)
+        assert claims(slower) == claims(scene)
+        np.testing.assert_allclose(slower.on_screen(TIMES * seconds / 2), scene.on_screen(TIMES), atol=1e-12)
+
+
+def test_a_camera_that_starts_late_rests_until_then():
+    late = [scene for scene in SCENES if scene.camera.start > 0]
+    assert len(late) > 40
+    for scene in late:
+        poses = scene.camera.poses(TIMES, scene.seconds)
+        assert np.ptp(poses[scene.camera.start >= TIMES], axis=0).max() == 0 < 0.02 < np.ptp(poses, axis=0).max()
+
+
+def test_a_simple_scene_is_one_large_plain_thing_on_a_straight_path_in_steady_light():
+    for scene in (make_scene(seed, level="simple") for seed in range(200)):
+        (thing,) = scene.things
+        assert (thing.size, thing.texture, thing.path) == ("large", "plain", "straight")
+        assert scene.camera.move in ("static", "pan left", "pan right") and scene.camera.start == 0
+        usual = replace(scene, light="steady", grade="neutral", lines=False, post=False, cut=None, after_cut=None)
+        assert scene == usual and scene.background.horizon is None
+
+
+def test_shapes_and_grounds_differ_within_a_scene_and_posts_stand_where_something_fast_passes():
+    for scene in map(make_scene, range(1000)):
+        assert len({thing.shape for thing in scene.things}) == len(scene.things)
+        if scene.after_cut:
+            assert scene.after_cut.colour not in {scene.background.colour, *(thing.colour for thing in scene.things)}
+        if scene.post:
+            assert (scene.subject.pace, scene.cut) == ("fast", None)
+            assert scene.subject.path in ("straight", "weaving")

@@ -1,7 +1,4 @@
-import hashlib
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,25 +10,14 @@ from evalkit.data.synthetic import QUALITIES, render_clip, render_scene, write_s
 from evalkit.data.video import read_clips
 
 WHOLE = ClipSpec(size=None)
-HASH = "import hashlib; from evalkit.data.synthetic import render_clip as r; " \
-       "print(hashlib.sha256(b''.join(r(s, size=64).frames.numpy().tobytes() for s in range(10))).hexdigest())"
-STORED = "7bda440fb8927d1ff30b2a46ecb8e5c80c9fca68712c27b6334c24dd475adefe"
 
 
 def rows_of(manifest):
     return [json.loads(line) for line in manifest.read_text().splitlines()]
 
 
-def test_ten_clips_have_the_same_bits_in_another_process_and_had_them_when_this_was_written():
-    clips = [render_clip(seed, size=64) for seed in range(10)]
-    assert all(clip.frames.shape == (16, 3, 64, 64) and clip.fps == 8 for clip in clips)
-    here = hashlib.sha256(b"".join(clip.frames.numpy().tobytes() for clip in clips)).hexdigest()
-    there = subprocess.run([sys.executable, "-c", HASH], capture_output=True, text=True, check=True).stdout.strip()
-    assert here == there == STORED
-
-
 @pytest.mark.parametrize("fps", [16, 24, 56])
-def test_the_same_motion_at_any_frame_rate(fps):
+def test_a_clip_shows_the_same_at_any_frame_rate_and_tells_the_same(fps):
     for seed in range(12):
         slow, fast = render_clip(seed, 16, 8, 32), render_clip(seed, 2 * fps, fps, 32)
         assert torch.equal(fast.frames[:: fps // 8], slow.frames)
@@ -87,7 +73,8 @@ def test_unknown_quality_lists_what_exists(tmp_path):
 def test_a_written_world_reads_back_with_captions_and_states(tmp_path, level):
     yielded = list(write_world(tmp_path, 3, "test", first=5, level=level))
     rows = rows_of(tmp_path / "prompts.jsonl")
-    assert rows == json.loads(json.dumps(yielded)) and [row["seed"] for row in rows] == [1_000_005 + k for k in range(3)]
+    assert rows == json.loads(json.dumps(yielded))
+    assert [row["seed"] for row in rows] == [1_000_005, 1_000_006, 1_000_007]
     for row in rows:
         scene = Scene.from_state(row["state"])
         assert scene == make_scene(row["seed"], level=level)
