@@ -152,7 +152,7 @@ class Scene:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Scene:
-        """The scene that `state()` gave; KeyError or TypeError where a part is missing or unknown. Values are trusted."""
+        """The scene that `state()` gave; KeyError or TypeError where a part is missing or unknown."""
         after = state["after_cut"]
         return cls(**state | {
             "things": tuple(Thing(**thing) for thing in state["things"]), "camera": Camera(**state["camera"]),

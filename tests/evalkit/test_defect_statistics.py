@@ -94,12 +94,11 @@ def test_a_recording_is_close_to_what_was_recorded():
     assert (recorded((clips() * 255).round().to(torch.uint8)) - clips()).abs().mean() < 0.03
 
 
-def test_training_writes_weights_that_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_training_writes_weights_that_read_back_and_runs_alike_again(tmp_path):
     progress = list(train_defects(tmp_path / "defects.safetensors", 64, 1, 0))
     assert progress[1] == {"clips": 64} and "loss" in progress[-1]
     again = list(train_defects(tmp_path / "defects.safetensors", 64, 1, 0))
-    assert again[-1]["loss"] == pytest.approx(progress[-1]["loss"]) and "epoch" in again[0]  # from what was kept
+    assert again[-1]["loss"] == pytest.approx(progress[-1]["loss"])
     load_weights(DefectReader(len(DEFECTS)), tmp_path / "defects.safetensors")
 
 
