@@ -5,7 +5,6 @@ judge what those improved. `python benchmarks/oracle.py` prints its accuracy, cl
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -119,9 +118,3 @@ def read_video_file(path: str, fps: float | None = None) -> Reading:
     if isinstance(clips, VideoError):
         raise clips
     return read_frames(clips[0].frames[None])[0]
-
-
-def true_share(readings: Sequence[Reading], prompts: Sequence[str]) -> float:
-    """The share of clips that show all that their prompts claim."""
-    return sum(all(reading.agrees(prompt).values())
-               for reading, prompt in zip(readings, prompts, strict=True)) / len(readings)

@@ -15,8 +15,8 @@ from torch import Tensor
 from evalkit.data import scene as world
 from evalkit.data.captions import caption, claims, parse
 from evalkit.data.corruptions import CORRUPTIONS, SEVERITIES, available_corruptions, corrupt
-from evalkit.data.rendering import pack, render
 from evalkit.data.scene import FPS, NUM_FRAMES, SECONDS, SIZE, SPLITS, Scene, make_scene, split_of
+from evalkit.data.synthetic import render_scene
 
 DIMENSIONS = ("visual", "motion", "text")
 EVEN = dict.fromkeys(DIMENSIONS, 1.0)
@@ -126,8 +126,7 @@ class Version:
 
     def frames(self, num_frames: int = NUM_FRAMES, fps: float = FPS, size: int | tuple[int, int] = SIZE) -> Tensor:
         """uint8 (T, 3, H, W): frame i at i / `fps` seconds; `size` is H = W or (H, W). Deterministic."""
-        height, width = (size, size) if isinstance(size, int) else size
-        frames = render(pack([self.scene], np.arange(num_frames) / fps), height, width)[0]
+        frames = render_scene(self.scene, num_frames, fps, size)
         for defect in self.defects:
             frames = corrupt(frames, defect.name, defect.severity, seed=self.scene.seed, fps=fps)
         return frames

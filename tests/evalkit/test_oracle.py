@@ -4,7 +4,7 @@ import torch
 from evalkit.data.captions import FACTORS, caption, claims
 from evalkit.data.corruptions import available_corruptions, corrupt
 from evalkit.data.defect_reader import DefectReader
-from evalkit.data.oracle import build_oracle, read_frames, read_video_file, true_share
+from evalkit.data.oracle import build_oracle, read_frames, read_video_file
 from evalkit.data.scene import SPLITS, make_scene
 from evalkit.data.synthetic import render_scene, render_scenes
 from evalkit.data.video import VideoError, write_video
@@ -34,8 +34,11 @@ def test_a_reading_answers_every_factor_of_the_captions_and_every_defect(reading
 
 def test_true_captions_hold_and_those_of_another_clip_do_not(readings):
     true = [caption(scene) for scene in SCENES]
-    assert true_share(readings, true) > 0.85
-    assert true_share(readings, true[1:] + true[:1]) < 0.1
+
+    def held(prompts):
+        return sum(all(reading.agrees(prompt).values()) for reading, prompt in zip(readings, prompts, strict=True))
+
+    assert held(true) > 68 and held(true[1:] + true[:1]) < 8
     wrong = readings[0].agrees(true[1])
     assert not all(wrong.values()) and set(wrong) <= set(FACTORS)
 
