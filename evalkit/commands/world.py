@@ -42,12 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("--json", type=Path, metavar="FILE", help="write every reading and the shares")
     train = actions.add_parser("train", help="train the small networks; --help tells how long")
     train.add_argument("names", nargs="+", metavar="NAME",
-                       help="oracle, video, clip: side by side on one stream, on a GPU; defects: on a processor")
+                       help="oracle, video, clip: 7 minutes each on a GPU; defects: 7 minutes on two cores")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="NAME.safetensors go there")
-    train.add_argument("--minutes", type=float, default=8.0, help="the learning rate falls to 0 by then (default 8)")
-    train.add_argument("--steps", type=int, default=12_000, help="at most")
-    train.add_argument("--batch-size", type=int, default=192)
-    train.add_argument("--scenes", type=int, default=100_000, help="rendered once, damaged anew in every batch")
+    train.add_argument("--minutes", type=float, default=7.0, help="the learning rate falls to 0 by then (default 7)")
+    train.add_argument("--steps", type=int, default=20_000, help="at most")
+    train.add_argument("--batch-size", type=int, default=256)
+    train.add_argument("--remember", type=int, default=65_536, metavar="N",
+                       help="clips kept on the device, 192 KiB each (default 65536)")
+    train.add_argument("--clips", type=int, metavar="N", help="for defects: clips to measure (default 46000)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--device", default="auto", help="auto, cpu or cuda")
     train.add_argument("--workers", type=int, metavar="N", help="processes that damage clips (default: cores - 1)")
@@ -133,7 +135,7 @@ def _show(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from evalkit.commands.run import check_writable
     from evalkit.features.weights import sha256_of
-    from evalkit.mini.defects import CLIPS, train_defects
+    from evalkit.mini.defects import CLIPS
     from evalkit.mini.tasks import TASKS
     from evalkit.mini.training import Config, available_workers, train
     from evalkit.runner import choose_device
@@ -141,25 +143,34 @@ def _train(args: argparse.Namespace) -> int:
     unknown = [name for name in args.names if name not in (*TASKS, "defects")]
     if unknown:
         raise UsageError(f"unknown network {', '.join(unknown)}; there are: {', '.join(TASKS)}, defects")
-    if min(args.minutes, args.steps, args.batch_size, args.scenes) <= 0:
-        raise UsageError("expected a positive --minutes, --steps, --batch-size and --scenes")
+    clips = CLIPS if args.clips is None else args.clips
+    if min(args.minutes, args.steps, args.batch_size, args.remember, clips) <= 0:
+        raise UsageError("expected a positive --minutes, --steps, --batch-size, --remember and --clips")
     check_writable(args.out)
-    config = Config(steps=args.steps, batch_size=args.batch_size, scenes=args.scenes, seed=args.seed,
+    config = Config(steps=args.steps, batch_size=args.batch_size, remembered=args.remember, seed=args.seed,
                     minutes=args.minutes)
     names, device = list(dict.fromkeys(args.names)), choose_device(args.device)
     workers = available_workers() if args.workers is None else args.workers
-    streamed = [name for name in names if name in TASKS]
-    if streamed:
-        print(f"rendering {args.scenes} scenes, then training {', '.join(streamed)} on {device}", flush=True)
-        for told in train(streamed, folder=args.out, config=config, device=device, workers=workers):
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in told.items() if "." in name)
+    for name in names:
+        if name == "defects":
+            _train_defects(args.out / "defects.safetensors", clips, workers, args.seed)
+            continue
+        print(f"training {name} on {device}", flush=True)
+        for told in train(name, args.out, config, device, workers):
+            losses = "  ".join(f"{key} {value:.3f}" for key, value in told.items() if key not in _PROGRESS)
             print(f"step {told['step']}, {told['seconds']:.0f} s: {losses}", flush=True)
-    if "defects" in names:
-        path, clips = args.out / "defects.safetensors", min(args.scenes, CLIPS)
-        for told in train_defects(path, clips, max(1, workers), args.seed):
-            if told.get("clips", 0) % 3200 == 0:
-                print("  ".join(f"{name} {value:.4g}" for name, value in told.items()), flush=True)
     for name in names:
         path = args.out / f"{name}.safetensors"
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, sha256 {sha256_of(path)}")
     return 0
+
+
+_PROGRESS = ("step", "of", "share", "seconds")
+
+
+def _train_defects(path: Path, clips: int, workers: int, seed: int) -> None:
+    from evalkit.mini.defects import train_defects
+
+    for told in train_defects(path, clips, max(1, workers), seed):
+        if told.get("clips", 0) % 3200 == 0:
+            print("  ".join(f"{name} {value:.4g}" for name, value in told.items()), flush=True)

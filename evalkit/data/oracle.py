@@ -18,12 +18,11 @@ from evalkit.data.defect_reader import DefectReader
 from evalkit.data.oracle_network import OracleNetwork
 from evalkit.data.scene import FPS, NUM_FRAMES, SIZE
 from evalkit.features.preprocess import to_square
-from evalkit.mini.classes import CLASSES, THINGS
+from evalkit.mini.classes import CLASSES
 
 # Two seconds from the start, the central square: what the world renders, whatever the file's own rate and size.
 ORACLE_CLIP = ClipSpec(num_frames=NUM_FRAMES, min_frames=NUM_FRAMES, placement="start", fps=FPS, size=SIZE, crop=SIZE)
 BATCH = 16
-UNSURE = ("others",)  # read too badly to judge a prompt by
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,8 @@ class Reading:
     severities: dict[str, float]
 
     def agrees(self, prompt: str) -> dict[str, bool]:
-        """Claims of a prompt of the world -> whether the clip shows them; those about `UNSURE` factors are left out.
-
-        ValueError as captions.parse.
-        """
-        return {factor: self.factors[factor] == value for factor, value in parse(prompt).items()
-                if factor not in UNSURE}
+        """Claims of a prompt of the world -> whether the clip shows them. ValueError as captions.parse."""
+        return {factor: self.factors[factor] == value for factor, value in parse(prompt).items()}
 
     def broken(self, threshold: float = 0.5) -> list[str]:
         """The defects more likely there than `threshold`, likeliest first."""
@@ -69,8 +64,9 @@ def load_oracle() -> tuple[OracleNetwork, DefectReader]:
 def build_oracle() -> OracleNetwork:
     """The network with random weights. Its heads for defects serve its training: `DefectReader` reads them better."""
     defects = len(available_corruptions())
-    return OracleNetwork({name: len(values) for name, values in CLASSES.items()}
-                         | {"others": len(THINGS), "defects": defects, "severity": defects, "speed": 1})
+    asked = {name: len(values) for name, values in CLASSES.items() if name not in ("shape", "colour")}
+    return OracleNetwork(asked | {"defects": defects, "severity": defects, "speed": 1},
+                         shapes=len(CLASSES["shape"]), colours=len(CLASSES["colour"]))
 
 
 @torch.no_grad()
@@ -94,15 +90,21 @@ def read_frames(frames: Tensor, networks: tuple[OracleNetwork, DefectReader] | N
 
 def _readings(answers: dict[str, Tensor]) -> list[Reading]:
     names = available_corruptions()
-    chances = {name: answers[name].softmax(1).max(1) for name in CLASSES}
-    others, defects = answers["others"].sigmoid(), answers["defects"].sigmoid()
+    shapes, colours = (answers[name].softmax(-1).max(-1) for name in ("shapes", "colours"))  # (B, 3)
+    chances = {name: answers[name].softmax(1).max(1) for name in CLASSES if name in answers}
+    defects = answers["defects"].sigmoid()
     found = []
-    for row in range(len(others)):
+    for row in range(len(defects)):
         factors = {name: CLASSES[name][int(best.indices[row])] for name, best in chances.items()}
-        beside = others[row].topk(int(factors["count"]) - 1)
-        factors["others"] = ", ".join(sorted(THINGS[k] for k in beside.indices.tolist()))
         confidence = {name: float(best.values[row]) for name, best in chances.items()}
-        confidence["others"] = float(beside.values.min()) if len(beside.values) else confidence["count"]
+        things = [(CLASSES["shape"][shape], CLASSES["colour"][colour]) for shape, colour in
+                  zip(shapes.indices[row].tolist(), colours.indices[row].tolist(), strict=True)]
+        sure = (shapes.values[row] * colours.values[row]).tolist()
+        count = int(factors["count"])
+        factors["shape"], factors["colour"] = things[0]
+        confidence |= {"shape": float(shapes.values[row, 0]), "colour": float(colours.values[row, 0])}
+        factors["others"] = ", ".join(sorted(f"{colour} {shape}" for shape, colour in things[1:count]))
+        confidence["others"] = min([confidence["count"], *sure[1:count]])
         found.append(Reading(
             factors, confidence, float(answers["speed"][row, 0]),
             dict(zip(names, defects[row].tolist(), strict=True)),

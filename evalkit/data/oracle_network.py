@@ -8,6 +8,7 @@ from torch import Tensor, nn
 FRAMES = 16
 WIDTHS = (32, 56, 88, 128)
 HIDDEN = 256
+THINGS = 3  # the subject and what stands on either side of its way
 
 
 class TimeConv(nn.Module):
@@ -53,22 +54,26 @@ class Block(nn.Module):
 class OracleNetwork(nn.Module):
     """(B, 16, 3, 64, 64) in [0, 1] -> logits: what is asked -> (B, answers), by `sizes`.
 
-    It first finds the subject in every frame, on a grid of 16 x 16 ("where", (B, 16, 256) logits), and reads what is
-    there; the places over time are its path.
+    It first finds the subject and up to two others in every frame, on a grid of 16 x 16 ("where", (B, 16, 3, 256)
+    logits), and looks there. Shape and colour of each ("shapes" (B, 3, S), "colours" (B, 3, C)) are read by one and
+    the same head from what is seen there alone, so that no combination of them is new to it; the places over time are
+    the paths.
     """
 
-    def __init__(self, sizes: dict[str, int]) -> None:
+    def __init__(self, sizes: dict[str, int], shapes: int, colours: int) -> None:
         super().__init__()
         a, b, c, d = WIDTHS
         self.stem = nn.Sequential(nn.Conv2d(9, a, 5, 2, 2, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
                                   nn.Conv2d(a, a, 3, 1, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
                                   nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
         self.early = nn.Sequential(Block(b, b, 16), Block(b, b, 16))
-        self.find, self.look = nn.Conv2d(b, 1, 1), nn.Conv2d(b, b, 1)
+        self.find, self.look = nn.Conv2d(b, THINGS, 1), nn.Conv2d(b, b, 1)
         self.late = nn.Sequential(Block(b, c, 16, shrink=True, skip=True), Block(c, c, 8),
                                   Block(c, d, 8, shrink=True, skip=True), Block(d, d, 4))
         self.mix = nn.Conv2d(d, 16, 1)  # read at the full 4 x 4 x 4 grid: where and when something is says what it is
-        self.hidden = nn.Sequential(nn.Linear(2 * d + 16 * 64 + 2 * b + 2 * FRAMES, HIDDEN), nn.ReLU(),
+        self.kinds = (shapes, colours)
+        self.name = nn.Sequential(nn.Linear(2 * b, 96), nn.ReLU(), nn.Linear(96, shapes + colours))
+        self.hidden = nn.Sequential(nn.Linear(2 * d + 16 * 64 + THINGS * (2 * b + 2 * FRAMES), HIDDEN), nn.ReLU(),
                                     nn.Dropout(0.1))
         self.sizes = dict(sizes)
         self.heads = nn.Linear(HIDDEN, sum(sizes.values()))
@@ -77,16 +82,19 @@ class OracleNetwork(nn.Module):
         x = (frames - 0.5) * 4
         seen = torch.cat([torch.cat([x[:, :1], x[:, :-1]], 1), x, torch.cat([x[:, 1:], x[:, -1:]], 1)], dim=2)
         early = self.early(self.stem(seen.flatten(0, 1).contiguous(memory_format=torch.channels_last)))
-        where = self.find(early).flatten(1)  # (B * 16, 256)
-        there = where.float().softmax(dim=1)
-        subject = torch.einsum("np,ncp->nc", there.to(early.dtype), self.look(early).flatten(2))
-        subject = subject.unflatten(0, (len(frames), FRAMES))
+        where = self.find(early).flatten(2)  # (B * 16, 3, 256)
+        there = where.float().softmax(dim=-1)
+        views = torch.einsum("nkp,ncp->nkc", there.to(early.dtype), self.look(early).flatten(2))
+        views = views.unflatten(0, (-1, FRAMES))
+        things = torch.cat([views.mean(1), views.amax(1)], dim=-1)
         cells = torch.linspace(-1, 1, 16, device=x.device)
-        path = there.unflatten(1, (16, 16))
-        path = torch.stack([path.sum(1) @ cells, path.sum(2) @ cells], dim=1)
+        chance = there.unflatten(2, (16, 16))
+        paths = torch.stack([chance.sum(2) @ cells, chance.sum(3) @ cells], dim=-1).unflatten(0, (-1, FRAMES))
         maps = self.late(early)
         grid = maps.unflatten(0, (len(frames), 4))
         pooled = [grid.mean((1, 3, 4)), grid.amax((1, 3, 4)), self.mix(maps).unflatten(0, (len(frames), 4)).flatten(1),
-                  subject.mean(1), subject.amax(1), path.to(maps.dtype).unflatten(0, (len(frames), FRAMES)).flatten(1)]
+                  things.flatten(1), paths.to(maps.dtype).flatten(1)]
         answers = self.heads(self.hidden(torch.cat(pooled, dim=1))).split(list(self.sizes.values()), dim=1)
-        return dict(zip(self.sizes, answers, strict=True)) | {"where": where.unflatten(0, (len(frames), FRAMES))}
+        shapes, colours = self.name(things).split(self.kinds, dim=-1)
+        return dict(zip(self.sizes, answers, strict=True)) | {
+            "shapes": shapes, "colours": colours, "where": where.unflatten(0, (-1, FRAMES))}

@@ -130,11 +130,14 @@ class Scene:
     def subject(self) -> Thing:
         return self.things[0]
 
-    def on_screen(self, times: np.ndarray) -> np.ndarray:
-        """(T, 2) x and y of the subject's centre in the picture at `times` (T,), in short sides from its middle."""
+    def on_screen(self, times: np.ndarray, thing: int = 0) -> np.ndarray:
+        """(T, 2) x and y of the centre of a thing, by default the subject, in the picture at `times` (T,).
+
+        In short sides from the picture's middle.
+        """
         log_scale, angle, x, y = self.camera.poses(times, self.seconds).T
         scale = np.exp(log_scale) * self.closeness(times)
-        away_x, away_y = self.subject.positions(times, self.seconds).T - np.stack([x, y])
+        away_x, away_y = self.things[thing].positions(times, self.seconds).T - np.stack([x, y])
         return np.stack([np.cos(angle) * away_x + np.sin(angle) * away_y,
                          np.cos(angle) * away_y - np.sin(angle) * away_x], axis=1) / scale[:, None]
 

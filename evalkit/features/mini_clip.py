@@ -1,4 +1,4 @@
-"""A small CLIP of open_clip's own classes, trained on the made-up world; it reads a clip as a sheet of eight frames."""
+"""A small CLIP trained on the made-up world: open_clip's model and text tower, and eyes that read sixteen frames."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,24 +9,23 @@ from torch import Tensor, nn
 
 from evalkit.data.captions import VOCABULARY, tokens
 from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.clip_tower import FRAMES, SIDE, ClipTower
 from evalkit.features.preprocess import to_square
 
-ROWS, COLUMNS, SIDE, PATCH = 2, 4, 64, 8
-CONTEXT, WIDTH, EMBEDDING = 96, 128, 128
+CONTEXT, WIDTH, EMBEDDING = 96, 128, 256
 START, FIRST_WORD = 1, 2  # 0 pads
 END = FIRST_WORD + len(VOCABULARY)  # the highest: open_clip reads the text at the highest token
 
 
-def build_clip(width: int = WIDTH, layers: int = 6, text_layers: int = 4) -> nn.Module:
-    """open_clip's CLIP with a tiny configuration, weights random."""
+def build_clip(text_layers: int = 4) -> nn.Module:
+    """open_clip's CLIP with a tiny configuration and `ClipTower` as its visual tower, weights random."""
     from open_clip import CLIP
     from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
-    vision = CLIPVisionCfg(layers=layers, width=width, head_width=64, patch_size=PATCH,
-                           image_size=(ROWS * SIDE, COLUMNS * SIDE))
-    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=END + 1, width=width, heads=width // 64,
-                       layers=text_layers)
-    return CLIP(EMBEDDING, vision, text)
+    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=END + 1, width=WIDTH, heads=WIDTH // 64, layers=text_layers)
+    clip = CLIP(EMBEDDING, CLIPVisionCfg(layers=1, width=64, image_size=16, patch_size=16), text)
+    clip.visual = ClipTower(EMBEDDING)  # open_clip's own towers see pictures: direction and camera need time
+    return clip
 
 
 def tokenize(texts: Sequence[str]) -> Tensor:
@@ -48,16 +47,14 @@ def tokenize(texts: Sequence[str]) -> Tensor:
 _NUMBERS = {word: FIRST_WORD + k for k, word in enumerate(VOCABULARY)}
 
 
-def contact_sheet(frames: Tensor) -> Tensor:
-    """(B, T, 3, 64, 64) -> (B, 3, 128, 256): eight frames spread over the clip, in reading order, centred on 0."""
-    length = frames.shape[1]
-    chosen = [round(k * (length - 1) / (ROWS * COLUMNS - 1)) for k in range(ROWS * COLUMNS)]
-    sheet = frames[:, chosen].unflatten(1, (ROWS, COLUMNS)).permute(0, 3, 1, 4, 2, 5)
-    return (sheet.reshape(len(frames), 3, ROWS * SIDE, COLUMNS * SIDE) - 0.5) * 4
+def sixteen_frames(frames: Tensor) -> Tensor:
+    """(B, T, ...) -> (B, 16, ...): spread over the clip from its first frame to its last, repeated where T < 16."""
+    last = frames.shape[1] - 1
+    return frames[:, [round(k * last / (FRAMES - 1)) for k in range(FRAMES)]]
 
 
 class MiniClip(Extractor):
-    """(B, T, 3, H, W) -> (B, 128) embeddings of clips, not normalised, frames brought to 64 x 64. One at a time."""
+    """(B, T, 3, H, W) -> (B, 256) embeddings of clips, not normalised, frames brought to 64 x 64. One at a time."""
 
     level = "clip"
     micro_batch = 1  # clips come one by one: nothing to pad
@@ -67,11 +64,11 @@ class MiniClip(Extractor):
         self.model, self.key, self.weights_sha256 = model, "mini_clip", weights_sha256
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.model.encode_image(contact_sheet(to_square(frames.float(), SIDE)))
+        return self.model.encode_image(to_square(sixteen_frames(frames.float()), SIDE))
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """(B, 128) text embeddings of unit length. ValueError for prompts outside the world's language."""
+        """(B, 256) text embeddings of unit length. ValueError for prompts outside the world's language."""
         ids = tokenize(prompts).to(self.model.logit_scale.device)
         # one at a time: an embedding must not depend on the prompts it happens to be batched with
         return F.normalize(torch.cat([self.model.encode_text(row[None]) for row in ids]).float(), dim=-1)
@@ -90,7 +87,7 @@ class MiniClip(Extractor):
 
 @register_extractor("mini_clip")
 def load_mini_clip() -> MiniClip:
-    """The shipped CLIP of the made-up world: knows its 138 words and sees eight frames at once."""
+    """The shipped CLIP of the made-up world: knows its 138 words, and sees sixteen frames at once."""
     from evalkit.mini.weights import load_shipped
 
     model = build_clip()

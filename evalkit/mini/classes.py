@@ -24,4 +24,3 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "light": LIGHTS, "grade": GRADES, "lines": YES_NO, "post": YES_NO, "cut": YES_NO,
     "cut_ground": ("none", *COLOURS), "cut_pattern": ("none", *PATTERNS),
 }
-THINGS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)  # what the others can be

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,58 +10,43 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from evalkit.data.captions import claims
 from evalkit.data.corruptions import CORRUPTIONS, available_corruptions, corrupt
-from evalkit.data.rendering import Packed, pack, render
-from evalkit.data.scene import FPS, NUM_FRAMES, SIZE, SPLITS, Scene, make_scene
+from evalkit.data.rendering import MOST_THINGS, pack, render
+from evalkit.data.scene import COLOURS, FPS, NUM_FRAMES, SHAPES, SIZE, SPLITS, Scene, make_scene
 from evalkit.features.preprocess import to_square
 from evalkit.memory import keep_freed_memory
-from evalkit.mini.classes import CLASSES, THINGS
-from evalkit.workers import map_in_processes
+from evalkit.mini.classes import CLASSES
 
 DEFECTS = tuple(available_corruptions())
 OTHER_SIZES = (32, 48, 96)
-
+UNASKED = -100  # a class index that a cross entropy leaves out
 
 Defects = list[tuple[str, int, int]]  # of one clip: name, severity, seed
-Targets = Callable[[list[Scene], list[Defects]], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """frames uint8 (B, 16, 3, H, W), and what each network is to say of them."""
-
-    frames: Tensor
-    targets: list[dict[str, Tensor]]
-
-    def floats(self, device: str) -> Tensor:
-        """(B, 16, 3, 64, 64) in [0, 1]."""
-        return to_square(self.frames.to(device, non_blocking=True).float() / 255, SIZE)
+Targets = dict[str, Tensor]
 
 
 class WorldStream(IterableDataset):
-    """Batches of `batch_size` clips, without end: clips of the pools, each time with other defects.
+    """Fresh clips without end: (frames uint8 (B, 16, 3, 64, 64), what is to be said of them).
 
-    pools: rendered scenes by size (see `render_pool`). targets: one function (scenes, defects) -> what is to be learnt,
-    per network. clean: the share of clips without a defect; of the others a third has two.
+    targets: (scenes, defects) -> what a network is to learn. clean: the share of clips without a defect; of the others
+    a third has two. One batch in nine is made at another size and brought to 64 pixels, as foreign clips are.
     """
 
-    def __init__(self, pools: Sequence[Pool], targets: Sequence[Targets], batch_size: int, seed: int,
+    def __init__(self, targets: Callable[[list[Scene], list[Defects]], Targets], batch_size: int, seed: int,
                  clean: float) -> None:
-        self.pools, self.targets, self.batch_size, self.seed, self.clean = pools, targets, batch_size, seed, clean
+        self.targets, self.batch_size, self.seed, self.clean = targets, batch_size, seed, clean
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Targets]]:
         keep_freed_memory()
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
-        sizes = np.array([len(pool.seeds) for pool in self.pools])
         while True:
-            yield self._batch(self.pools[int(rng.choice(len(sizes), p=sizes / sizes.sum()))], rng)
-
-    def _batch(self, pool: Pool, rng: np.random.Generator) -> Batch:
-        rows = rng.integers(len(pool.seeds), size=self.batch_size)
-        scenes = [make_scene(int(pool.seeds[row])) for row in rows]
-        defects = [self._defects(rng) for _ in scenes]
-        frames = torch.from_numpy(pool.frames[rows])
-        return Batch(damaged(frames, defects), [targets(scenes, defects) for targets in self.targets])
+            size = int(rng.choice(OTHER_SIZES)) if rng.random() < 1 / 9 else SIZE
+            scenes = [make_scene(int(seed)) for seed in SPLITS["train"] + rng.integers(10**6, size=self.batch_size)]
+            defects = [self._defects(rng) for _ in scenes]
+            frames = damaged_frames(scenes, defects, size)
+            if size != SIZE:
+                frames = (255 * to_square(frames.float() / 255, SIZE)).round().to(torch.uint8)
+            yield frames, self.targets(scenes, defects)
 
     def _defects(self, rng: np.random.Generator) -> Defects:
         if rng.random() < self.clean:
@@ -71,46 +55,32 @@ class WorldStream(IterableDataset):
         return [(DEFECTS[name], int(rng.integers(1, 6)), int(rng.integers(2**31))) for name in names]
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Clean clips of one size, uint8 (N, 16, 3, H, W), and the seeds of their scenes (N,)."""
-
-    seeds: np.ndarray
-    frames: np.ndarray
-
-
-def render_pools(count: int, seed: int, device: str, workers: int) -> list[Pool]:
-    """`count` scenes of the training split in the world's format, and a twentieth as many at each other size.
-
-    Scenes are drawn in processes and rendered on the device: drawing all of them anew for every batch is what would
-    take the time.
-    """
-    rng = np.random.default_rng([seed, 1])
-    pools = []
-    for size, n in ((SIZE, count), *((other, count // 20) for other in OTHER_SIZES)):
-        seeds = SPLITS["train"] + rng.choice(10**6, n, replace=False)
-        frames = np.empty((n, NUM_FRAMES, 3, size, size), np.uint8)
-        chunks = [seeds[start:start + 256] for start in range(0, n, 256)]
-        start = 0
-        for packed in map_in_processes(_pack, chunks, workers, _crashed):
-            part = render(packed.to(device), size, size)
-            frames[start:start + len(part)] = part.cpu().numpy()
-            start += len(part)
-        pools.append(Pool(seeds, frames))
-    return pools
-
-
-def _pack(seeds: np.ndarray) -> Packed:
-    return pack([make_scene(int(seed)) for seed in seeds], np.arange(NUM_FRAMES) / FPS)
-
-
-def _crashed(seeds: np.ndarray) -> Packed:
-    raise RuntimeError(f"drawing the scenes from seed {seeds[0]} on ended its process")
-
-
-def load_batches(stream: WorldStream, workers: int) -> Iterator[Batch]:
+def load_batches(stream: WorldStream, workers: int) -> Iterator[tuple[Tensor, Targets]]:
     """The stream's batches, made ahead in `workers` processes (0: here)."""
     return iter(DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None))
+
+
+class Memory:
+    """The newest `capacity` clips of a stream, kept on the device: a network looks at each of them several times."""
+
+    def __init__(self, capacity: int, device: str) -> None:
+        self.capacity, self.device, self.added = capacity, device, 0
+        self._kept: Targets = {}
+
+    def add(self, frames: Tensor, targets: Targets) -> None:
+        """Take in a batch; the oldest clips make room. KeyError where a batch has other targets than the first."""
+        rows = torch.arange(self.added, self.added + len(frames), device=self.device) % self.capacity
+        for name, values in (targets | {"frames": frames}).items():
+            if self.added == 0:
+                self._kept[name] = torch.empty(self.capacity, *values.shape[1:], dtype=values.dtype, device=self.device)
+            self._kept[name][rows] = values.to(self.device)
+        self.added += len(frames)
+
+    def draw(self, count: int) -> tuple[Tensor, Targets]:
+        """`count` clips with replacement: frames (count, 16, 3, 64, 64) in [0, 1], and what is to be said of them."""
+        rows = torch.randint(min(self.added, self.capacity), (count,), device=self.device)
+        found = {name: values[rows] for name, values in self._kept.items()}
+        return found.pop("frames").float() / 255, found
 
 
 def damaged_frames(scenes: Sequence[Scene], defects: Sequence[Defects], size: int = SIZE) -> Tensor:
@@ -142,23 +112,28 @@ def factors_of(scenes: list[Scene], classes: Mapping[str, tuple[str, ...]] = CLA
             for factor, values in classes.items()}
 
 
-def others_of(scenes: list[Scene]) -> Tensor:
-    """(B, things) 1.0 for every thing that a scene holds beside its subject."""
-    found = torch.zeros(len(scenes), len(THINGS))
+def things_of(scenes: list[Scene]) -> dict[str, Tensor]:
+    """"shapes" and "colours" (B, 3) of the subject and of the others in their order; UNASKED where there is none."""
+    found = torch.full((2, len(scenes), MOST_THINGS), UNASKED)
     for row, scene in enumerate(scenes):
-        for thing in scene.things[1:]:
-            found[row, THINGS.index(f"{thing.colour} {thing.shape}")] = 1
-    return found
+        for column, thing in enumerate(scene.things):
+            found[0, row, column] = SHAPES.index(thing.shape)
+            found[1, row, column] = list(COLOURS).index(thing.colour)
+    return {"shapes": found[0], "colours": found[1]}
 
 
 def places_of(scenes: list[Scene], defects: list[Defects]) -> Tensor:
-    """(B, 16) cell of a 16 x 16 grid that holds the subject's centre.
+    """(B, 16, 3) cell of a 16 x 16 grid that holds the centre of the subject and of each of the others.
 
-    -100 where that is outside the picture, and where a temporal defect has moved the frames.
+    UNASKED where there is no such thing or it is outside the picture, and where a temporal defect has moved the frames.
     """
     times = np.arange(NUM_FRAMES) / FPS
-    cells = np.floor((np.stack([scene.on_screen(times) for scene in scenes]) + 0.5) * 16).astype(int)
-    found = torch.from_numpy(cells[..., 1] * 16 + cells[..., 0])
-    moved = torch.tensor([any(CORRUPTIONS[name].kind == "temporal" for name, *_ in mine) for mine in defects])
-    outside = torch.from_numpy(((cells < 0) | (cells > 15)).any(-1))
-    return found.masked_fill(outside | moved[:, None], -100)
+    found = torch.full((len(scenes), NUM_FRAMES, MOST_THINGS), UNASKED)
+    for row, (scene, mine) in enumerate(zip(scenes, defects, strict=True)):
+        if any(CORRUPTIONS[name].kind == "temporal" for name, *_ in mine):
+            continue
+        for column in range(len(scene.things)):
+            cells = np.floor((scene.on_screen(times, column) + 0.5) * 16).astype(int)
+            inside = ((cells >= 0) & (cells < 16)).all(1)
+            found[row, :, column] = torch.from_numpy(np.where(inside, cells[:, 1] * 16 + cells[:, 0], UNASKED))
+    return found

@@ -5,14 +5,15 @@ import copy
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from evalkit.mini.stream import WorldStream, load_batches, render_pools
+from evalkit.mini.stream import Memory, WorldStream, load_batches
 from evalkit.mini.tasks import TASKS
 from evalkit.mini.weights import save_weights
 
@@ -21,48 +22,60 @@ from evalkit.mini.weights import save_weights
 class Config:
     """How a network is trained; the defaults are those of the shipped weights."""
 
-    steps: int = 12_000
-    batch_size: int = 192
-    scenes: int = 100_000  # rendered once; every batch damages them anew
+    steps: int = 20_000
+    batch_size: int = 256
+    fresh: int = 32  # clips of the batch's number that a step adds to those remembered
+    remembered: int = 65_536  # 12 GiB on the device
     weight_decay: float = 0.05
     warmup: int = 200
     ema: float = 0.998
-    clean: float = 0.45  # share of clips without a defect
     seed: int = 0
-    minutes: float = 8.0  # the learning rate falls to 0 by then at the latest
+    minutes: float = 7.0  # the learning rate falls to 0 by then at the latest
 
 
-def train(names: Sequence[str], folder: Path, config: Config, device: str,
-          workers: int) -> Iterator[dict[str, float]]:
-    """Train networks of TASKS side by side on one stream of clips; their weights go to `folder`/NAME.safetensors.
+def train(name: str, folder: Path, config: Config, device: str, workers: int) -> Iterator[dict[str, float]]:
+    """Train one network of TASKS on clips of the world; its weights go to `folder`/NAME.safetensors.
 
     Yields step, seconds (and those spent waiting for clips) and running losses every 100 steps. The exponential mean
-    over steps is what is saved.
+    over steps is what is saved. Drawing and damaging clips takes longer than learning from them: every clip is looked
+    at batch_size / fresh times on average, over the time that it is remembered.
     """
     torch.manual_seed(config.seed)
-    runs = [_Run(name, config, device) for name in names]
     started, waited = time.perf_counter(), 0.0
-    stream = WorldStream(render_pools(config.scenes, config.seed, device, workers), [run.task.targets for run in runs],
-                         config.batch_size, config.seed, config.clean)
-    batches = load_batches(stream, workers)
-    for step in range(config.steps):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        share = max(step / config.steps, (time.perf_counter() - started) / (60 * config.minutes))
-        if share >= 1:
-            break
-        frames = batch.floats(device)
-        for run, targets in zip(runs, batch.targets, strict=True):
-            run.advance(step, share, frames, {key: value.to(device) for key, value in targets.items()})
-        if (step + 1) % 100 == 0 or step + 1 == config.steps:
-            told = {f"{run.name}.{key}": float(value) for run in runs for key, value in run.losses.items()}
-            if not all(math.isfinite(value) for value in told.values()):
-                raise ValueError(f"the loss is no longer a number at step {step + 1}: {told}; lower lr")
-            yield {"step": step + 1, "of": config.steps, "share": share, "seconds": time.perf_counter() - started,
-                   "waited": waited} | told
-    for run in runs:
-        save_weights(run.mean.shipped, folder / f"{run.name}.safetensors")
+    run = _Run(name, config, device)
+    batches = load_batches(WorldStream(run.task.targets, config.fresh, config.seed, run.task.clean), workers)
+    memory = Memory(config.remembered, device)
+    while memory.added < 4 * config.batch_size:
+        memory.add(*next(batches))
+    with _fast_on_gpu():
+        for step in range(config.steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            share = max(step / config.steps, (time.perf_counter() - started) / (60 * config.minutes))
+            if share >= 1:
+                break
+            memory.add(*batch)
+            run.advance(step, share, *memory.draw(config.batch_size))
+            if (step + 1) % 100 == 0 or step + 1 == config.steps:
+                losses = {key: float(value) for key, value in run.losses.items()}
+                if not all(math.isfinite(value) for value in losses.values()):
+                    raise ValueError(f"the loss is no longer a number at step {step + 1}: {losses}; lower lr")
+                yield {"step": step + 1, "of": config.steps, "share": share,
+                       "seconds": time.perf_counter() - started, "waited": waited} | losses
+    save_weights(run.mean.shipped, folder / f"{name}.safetensors")
+
+
+@contextmanager
+def _fast_on_gpu() -> Iterator[None]:
+    """TensorFloat32 and the fastest convolutions found by trying, while training."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32
+    cudnn.allow_tf32 = cudnn.benchmark = matmul.allow_tf32 = True
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, cudnn.benchmark, matmul.allow_tf32 = before
 
 
 class _Run:

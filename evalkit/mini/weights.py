@@ -17,7 +17,7 @@ BUDGET_MIB = 24  # of all weights that the repository ever ships
 
 @lru_cache(maxsize=1)
 def shipped() -> dict[str, dict[str, Any]]:
-    """Name -> what `manifest.json` says of it: sha256, seed, steps, and the command that trained it."""
+    """Name -> what `manifest.json` says of it: sha256, seed, machine, and the command that trained it."""
     return json.loads((FOLDER / "manifest.json").read_text())
 
 
