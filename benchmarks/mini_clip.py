@@ -35,6 +35,7 @@ def main(config: Config) -> None:
     for split in ("test", "compositional"):
         scenes = [make_scene(SPLITS[split] + k) for k in range(config.n)]
         seen = F.normalize(torch.cat([clip(render_scene(scene).float()[None] / 255) for scene in scenes]), dim=-1)
+        found = 0
         for register in REGISTERS:
             right, missed = 0, {}
             for scene, embedding in zip(scenes, seen, strict=True):
@@ -48,6 +49,10 @@ def main(config: Config) -> None:
             most = ", ".join(f"{name} {count}" for name, count in sorted(missed.items(), key=lambda x: -x[1])[:4])
             print(f"| {split} | {register} | {right / len(scenes):.3f} | [{low:.3f}, {high:.3f}] | {most} |",
                   flush=True)
+            found += right
+        share = found / (len(REGISTERS) * len(scenes))
+        low, high = wilson_interval(share, len(scenes))  # a scene's three captions are not three independent draws
+        print(f"| {split} | all | {share:.3f} | [{low:.3f}, {high:.3f}] | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from evalkit.data.corruptions import corrupt
 from evalkit.data.rendering import pack, render
 from evalkit.data.scene import FPS, NUM_FRAMES, SECONDS, SIZE, SPLITS, Scene, make_scene
 
+WORLD_FILE: dict[str, Any] = {"crf": 12, "pixel_format": "yuv444p"}  # of `write_world`: colours keep their edges
 QUALITIES = {"good": None, "flickering": ("luma_flicker", 3), "blurry": ("blur", 3), "noisy": ("noise", 3),
              "blocky": ("blocks", 3), "shaky": ("camera_jitter", 3), "frozen": ("freeze", 3),
              "shuffled": ("shuffle", 3)}
@@ -111,7 +112,7 @@ def write_world(folder: str | Path, n: int, split: str = "train", *, first: int 
     def write(seed: int) -> dict[str, Any]:
         scene = make_scene(seed, level=level)
         path = folder / f"{seed:07d}.mp4"
-        write_video(path, render_scene(scene, num_frames, fps, size), fps, crf=12, pixel_format="yuv444p")
+        write_video(path, render_scene(scene, num_frames, fps, size), fps, **WORLD_FILE)
         captions = {register: caption(scene, register) for register in REGISTERS}
         return {"path": path.name, "prompt": captions["terse"], "seed": seed, "fps": fps, "captions": captions,
                 "state": scene.state()}

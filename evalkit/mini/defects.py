@@ -15,6 +15,7 @@ from evalkit.data.defect_reader import DefectReader
 from evalkit.data.defect_statistics import defect_statistics
 from evalkit.data.oracle import ORACLE_CLIP
 from evalkit.data.scene import FPS, SPLITS, make_scene
+from evalkit.data.synthetic import WORLD_FILE
 from evalkit.data.video import VideoError, read_clips
 from evalkit.data.video_writer import write_video
 from evalkit.memory import keep_freed_memory
@@ -24,12 +25,15 @@ from evalkit.workers import map_in_processes
 
 CLEAN = 0.35  # share of clips without a defect; of the others a third has two
 SEVERITY = (0.3, 0.28, 0.2, 0.13, 0.09)  # shares of 1 to 5: what is hard to see is what has to be learnt
-RECORDED = 0.35  # share of clips read back from a video file: its codec is no defect, and hides the finest traces
+# Shares of clips read back from video files, of the usual quality and of that of `evalkit world render`: a codec is no
+# defect, and hides the finest traces.
+RECORDED = {"usual": 0.25, "world": 0.25}
+SETTINGS: dict[str, dict[str, Any]] = {"usual": {}, "world": WORLD_FILE}
 CHUNK = 32  # clips a task
 CLIPS = 46_000  # for the shipped weights: 6 minutes on two cores
 EPOCHS, BATCH, RATE, DECAY = 24, 256, 1e-3, 0.02
 
-Task = tuple[list[int], list[Defects], bool]  # seeds of scenes, the defects of each, whether recorded
+Task = tuple[list[int], list[Defects], str]  # seeds of scenes, the defects of each, how recorded: of SETTINGS, or ""
 
 
 def train_defects(out: Path, clips: int, workers: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -52,7 +56,9 @@ def draw_tasks(clips: int, seed: int) -> list[Task]:
     """Scenes of the training split and each one's defects, in chunks; a whole number of chunks, at least one."""
     rng = np.random.default_rng([seed, 27])
     scenes = SPLITS["train"] + rng.choice(10**6, max(1, clips // CHUNK) * CHUNK, replace=False)
-    return [(chunk.tolist(), [_draw_defects(rng) for _ in chunk], bool(rng.random() < RECORDED))
+    ways = [*RECORDED, ""]
+    shares = [*RECORDED.values(), 1 - sum(RECORDED.values())]
+    return [(chunk.tolist(), [_draw_defects(rng) for _ in chunk], ways[int(rng.choice(len(ways), p=shares))])
             for chunk in scenes.reshape(-1, CHUNK)]
 
 
@@ -66,18 +72,18 @@ def _draw_defects(rng: np.random.Generator) -> Defects:
 def statistics_of(task: Task) -> np.ndarray:
     """(clips, K) float32."""
     keep_freed_memory()
-    seeds, defects, is_recorded = task
+    seeds, defects, way = task
     frames = damaged_frames([make_scene(seed) for seed in seeds], defects)
-    frames = recorded(frames) if is_recorded else frames.float() / 255
+    frames = recorded(frames, **SETTINGS[way]) if way else frames.float() / 255
     return torch.cat([defect_statistics(part) for part in frames.split(16)]).numpy()
 
 
-def recorded(frames: Tensor) -> Tensor:
-    """Float in [0, 1] of uint8 (B, 16, 3, 64, 64) as read back from H.264 files of the usual quality."""
+def recorded(frames: Tensor, **settings: Any) -> Tensor:
+    """Float in [0, 1] of uint8 (B, 16, 3, 64, 64) as read back from H.264 files; settings: of `write_video`."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for clip in frames:
-            path = write_video(Path(folder) / "clip.mp4", clip, FPS)
+            path = write_video(Path(folder) / "clip.mp4", clip, FPS, **settings)
             clips = read_clips(str(path), [ORACLE_CLIP], fps=None)[ORACLE_CLIP]
             if isinstance(clips, VideoError):
                 raise clips
