@@ -5,7 +5,7 @@ import base64
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -34,13 +34,13 @@ def write_report(report: Report, path: str | Path) -> Path:
     Reads the videos of the gallery again from the paths in `report.videos`; one that has gone gets a tile of text.
     A report loaded from disk has no curves, and its page no figures of them.
     """
-    page = _Page()
+    page = Page()
     body = _header(report) + _sections(report, page)
     return write_atomic(path, page.html(report.model or "Unnamed model", body).encode())
 
 
 @dataclass
-class _Page:
+class Page:
     """Collects the figures while the sections are written, then puts everything into one file."""
 
     figures: list[dict[str, Any]] = field(default_factory=list)
@@ -85,7 +85,7 @@ def _header(report: Report) -> str:
             f'<p class="muted">{escape(" · ".join(facts))}{failed}</p></div></header>')
 
 
-def _sections(report: Report, page: _Page) -> str:
+def _sections(report: Report, page: Page) -> str:
     summaries = {metric["name"]: metric["summary"] for metric in read_catalogue()["metrics"]}
     names = list(plots.per_video_scores(report))
     found = {
@@ -101,13 +101,18 @@ def _sections(report: Report, page: _Page) -> str:
         "Cite": _cite(report),
     }
     found = {title: content for title, content in found.items() if content}
-    links = "".join(f'<li><a href="#{_anchor(title)}">{title}</a></li>' for title in found)
-    sections = "".join(f'<section id="{_anchor(title)}" aria-labelledby="h-{_anchor(title)}">'
-                       f'<h2 id="h-{_anchor(title)}">{title}</h2>{content}</section>'
-                       for title, content in found.items())
+    return lay_out(found)
+
+
+def lay_out(sections: Mapping[str, str]) -> str:
+    """The body of a page: a bar of links, and every section, title -> HTML, under its title."""
+    links = "".join(f'<li><a href="#{_anchor(title)}">{title}</a></li>' for title in sections)
+    content = "".join(f'<section id="{_anchor(title)}" aria-labelledby="h-{_anchor(title)}">'
+                      f'<h2 id="h-{_anchor(title)}">{title}</h2>{section}</section>'
+                      for title, section in sections.items())
     return (f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>'
             f"<noscript><p>The figures are drawn by JavaScript; all numbers are in the tables.</p></noscript>"
-            f"{sections}</main><footer class=\"muted\">Written by evalkit; this page needs no network.</footer>")
+            f"{content}</main><footer class=\"muted\">Written by evalkit; this page needs no network.</footer>")
 
 
 def _anchor(title: str) -> str:
@@ -160,7 +165,7 @@ def _tile(row: dict[str, Any], name: str, rank: str, thumbnails: dict[str, str])
             f"<figcaption><b>{format_value(row[name])}</b> {words}</figcaption></figure>")
 
 
-def _sub_scores(report: Report, names: list[str], page: _Page) -> str:
+def _sub_scores(report: Report, names: list[str], page: Page) -> str:
     """A radar where there is one, and the numbers."""
     parts = []
     for name in names:

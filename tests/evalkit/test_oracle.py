@@ -6,7 +6,7 @@ from evalkit.data.corruptions import available_corruptions, corrupt
 from evalkit.data.defect_reader import DefectReader
 from evalkit.data.oracle import build_oracle, read_frames, read_video_file
 from evalkit.data.scene import SPLITS, make_scene
-from evalkit.data.synthetic import render_scene, render_scenes
+from evalkit.data.synthetic import render_scene, render_scenes, write_world
 from evalkit.data.video import VideoError, write_video
 
 SCENES = [make_scene(SPLITS["test"] + k) for k in range(80)]
@@ -17,7 +17,8 @@ def readings():
     return read_frames(render_scenes(SCENES))
 
 
-@pytest.mark.parametrize("factor", ["shape", "colour", "direction", "size", "ground", "pattern", "cut", "pace"])
+@pytest.mark.parametrize("factor", ["shape", "colour", "direction", "size", "ground", "pattern", "cut", "pace",
+                                    "camera", "others"])
 def test_it_reads_what_it_was_not_trained_on(readings, factor):
     right = sum(reading.factors[factor] == claims(scene)[factor]
                 for reading, scene in zip(readings, SCENES, strict=True))
@@ -49,6 +50,12 @@ def test_what_is_broken_is_named_and_what_is_whole_is_not(readings, name):
     found = [reading.broken() for reading in read_frames(torch.stack(damaged))]
     assert sum(name in broken for broken in found) >= 28
     assert sum(name in reading.broken() for reading in readings) <= 2
+
+
+def test_the_files_that_the_world_writes_are_not_called_broken(tmp_path):
+    rows = list(write_world(tmp_path, 40, "test"))
+    broken = [read_video_file(str(tmp_path / row["path"])).broken() for row in rows]
+    assert sum(map(bool, broken)) <= 3, broken
 
 
 def test_reading_does_not_depend_on_the_batch_or_on_the_number_format():
