@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from evalkit.clips import ClipSpec, check_frames
 from evalkit.features.base import Extractor, extract, make_extractor
 from evalkit.metrics.base import Measurement
+
+if TYPE_CHECKING:
+    from rewards.combined import Combined
 
 
 class Reward(nn.Module, ABC):
@@ -64,6 +67,28 @@ class Reward(nn.Module, ABC):
                    fps: float | Tensor | None = None) -> dict[str, Tensor]:
         """What the reward is made of: name -> (B,)."""
         return dict(self._measure_any(frames, prompts, fps).components)
+
+    def __mul__(self, weight: float) -> Combined:
+        """`0.5 * reward`: with a weight, standardised; see `rewards.combined`."""
+        from rewards.combined import weighted
+
+        return weighted(self, weight)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: Reward) -> Combined:
+        from rewards.combined import added
+
+        return added(self, other)
+
+    def __neg__(self) -> Combined:
+        return self * -1
+
+    def standardised(self, mean: float, std: float) -> Combined:
+        """(reward - mean) / std, with your own constants; ValueError where they are not finite or std not positive."""
+        from rewards.combined import Combined, Scale, Term
+
+        return Combined([Term(self, 1.0, Scale(mean, std))])
 
     def _measure_any(self, frames, prompts, fps) -> Measurement:
         clips = [clip.unsqueeze(0) for clip in frames] if isinstance(frames, (list, tuple)) else [frames]

@@ -11,6 +11,7 @@ from rewards.base import Reward
 from rewards.cinematic import CinematicComposition
 from rewards.farm import Farm
 from rewards.flicker import TemporalFlicker
+from rewards.preference import Preference
 from rewards.text_alignment import ClipAlignment, ClipAlignmentMini
 
 
@@ -64,3 +65,4 @@ register_reward(TemporalFlicker)
 register_reward(Artifacts)
 register_reward(CinematicComposition)
 register_reward(Farm)
+register_reward(Preference)

@@ -1,0 +1,214 @@
+"""What is measured of a reward before anyone trains on it: response, invariance, order, gradient, ascent, cost.
+
+Clips are (T, 3, H, W) uint8, all at one `fps`; prompts stand beside them where the reward needs some.
+"""
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from evalkit.data.corruptions import corrupt
+from evalkit.statistics import auc_paired
+from rewards.base import Reward
+
+RESPONSES = ("blur", "noise", "luma_flicker", "camera_jitter", "freeze", "shuffle", "blocks", "desaturation")
+ASCENTS = ("blur", "noise", "luma_flicker")  # what clips are damaged with, at severity 3, before the ascent
+STEPS, RATE = 50, 2 / 255  # of the ascent: Adam on the pixels
+
+
+@dataclass(frozen=True)
+class Clips:
+    """frames: uint8 (T, 3, H, W) each; prompts: one each, or None; fps of all."""
+
+    frames: Sequence[Tensor]
+    prompts: Sequence[str] | None
+    fps: float
+
+
+def scores_of(reward: Reward, clips: Clips, change: Callable[[Tensor, int], Tensor] | None = None,
+              fps: float | None = None) -> np.ndarray:
+    """(N,) rewards, each clip alone, after `change(frames, index)`; `fps` where the change alters the rate."""
+    found = []
+    with torch.no_grad():
+        for index, frames in enumerate(clips.frames):
+            changed = frames if change is None else change(frames, index)
+            prompts = None if clips.prompts is None else [clips.prompts[index]]
+            found.append(float(reward(_floats(changed), prompts, fps or clips.fps)))
+    return np.array(found)
+
+
+def _floats(frames: Tensor) -> Tensor:
+    """(1, T, 3, H, W) in [0, 1]."""
+    return (frames if frames.is_floating_point() else frames.float() / 255)[None]
+
+
+def responses(reward: Reward, clips: Clips, names: Sequence[str] = RESPONSES) -> dict[str, dict[str, Any]]:
+    """Corruption -> mean reward at severities 0 to 5, the clips' median Spearman correlation of reward and severity.
+
+    -1: every clip falls with every step. Where a reward is to ignore a corruption, 0 is right.
+    """
+    clean, found = scores_of(reward, clips), {}
+    for name in names:
+        table = np.stack([clean, *(scores_of(reward, clips, lambda frames, index, name=name, severity=severity: corrupt(
+            frames, name, severity, seed=index, fps=clips.fps)) for severity in range(1, 6))])
+        ranks = [spearmanr(range(6), column).statistic if np.ptp(column) else 0.0 for column in table.T]
+        found[name] = {"means": table.mean(1).tolist(), "spearman": statistics.median(map(float, ranks))}
+    return found
+
+
+def invariances(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]:
+    """Change -> mean shift and mean absolute shift of the reward, both over its standard deviation over clips.
+
+    Half the rate, the first half alone, written as H.264 (CRF 18) and read again, twice the size, the middle 7/8.
+    NaN where the reward is the same for every clip; a change that leaves too few frames for it is left out.
+    """
+    clean = scores_of(reward, clips)
+    spread = float(clean.std(ddof=1)) if len(clean) > 1 else float("nan")
+    changes: dict[str, tuple[Callable[[Tensor, int], Tensor], float]] = {
+        "half the frame rate": (lambda frames, _: frames[::2], clips.fps / 2),
+        "first half": (lambda frames, _: frames[:len(frames) // 2], clips.fps),
+        "re-encoded": (lambda frames, _: _reencoded(frames, clips.fps), clips.fps),
+        "twice the size": (lambda frames, _: _scaled(frames, 2), clips.fps),
+        "cropped": (lambda frames, _: _middle(frames), clips.fps)}
+    shortest = min(len(frames) for frames in clips.frames)
+    found = {}
+    for name, (change, fps) in changes.items():
+        if len(change(clips.frames[0][:shortest], 0)) < reward.min_frames:
+            continue
+        shift = scores_of(reward, clips, change, fps) - clean
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[name] = {"shift": float(np.divide(shift.mean(), spread)),
+                           "absolute": float(np.divide(np.abs(shift).mean(), spread))}
+    return found
+
+
+def _reencoded(frames: Tensor, fps: float) -> Tensor:
+    from evalkit.data.video import read_video
+    from evalkit.data.video_writer import write_video
+
+    with tempfile.TemporaryDirectory() as folder:
+        return read_video(write_video(Path(folder) / "clip.mp4", frames, fps)).frames
+
+
+def _scaled(frames: Tensor, factor: int) -> Tensor:
+    larger = F.interpolate(frames.float(), scale_factor=factor, mode="bicubic", antialias=True)
+    return larger.clamp(0, 255).round().to(torch.uint8)
+
+
+def _middle(frames: Tensor) -> Tensor:
+    height, width = frames.shape[2:]
+    return frames[:, :, height // 16:height - height // 16, width // 16:width - width // 16]
+
+
+def order_sensitivity(reward: Reward, clips: Clips) -> dict[str, Any]:
+    """Share of clips whose shuffled twin scores lower, ties half, with interval; and of those that score the same."""
+    clean = scores_of(reward, clips)
+    shuffled = scores_of(reward, clips, lambda frames, index: frames[torch.randperm(
+        len(frames), generator=torch.Generator().manual_seed(index))])
+    share, interval = auc_paired(clean, shuffled)
+    return {"auc": share, "ci": interval, "n": len(clean), "same": float(np.isclose(clean, shuffled, atol=1e-7).mean())}
+
+
+def gradient_health(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]:
+    """"float32" and "bfloat16" -> shares of clips with a finite gradient, of frames with one that is not 0.
+
+    "spread": the largest norm of a frame over the smallest, median over clips: how evenly a clip is pulled.
+    """
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        finite, reached, spreads = [], [], []
+        for index in range(len(clips.frames)):
+            pixels = _floats(clips.frames[index]).to(dtype).requires_grad_()
+            prompts = None if clips.prompts is None else [clips.prompts[index]]
+            gradient, = torch.autograd.grad(reward(pixels, prompts, clips.fps).sum(), pixels)
+            norms = gradient[0].float().flatten(1).norm(dim=1)
+            finite.append(bool(torch.isfinite(gradient).all()))
+            reached.append(float((norms > 0).float().mean()))
+            spreads.append(float(norms.max() / norms.min().clamp_min(1e-20)))
+        found[str(dtype).removeprefix("torch.")] = {
+            "finite": float(np.mean(finite)), "reached": float(np.mean(reached)), "spread": statistics.median(spreads)}
+    return found
+
+
+def ascent(reward: Reward, clips: Clips, twins: dict[str, Reward], name: str) -> dict[str, Any]:
+    """What 50 steps of ascent on the pixels of clips with the corruption `name` at severity 3 do.
+
+    Means over clips, before and after: the reward; each twin, a reward on another backbone that should rise too; and
+    PSNR in dB to the clean original, which falls where the reward is climbed without repairing anything.
+    "risen": share of clips whose reward is higher afterwards.
+    """
+    rows = []
+    for index, clean in enumerate(clips.frames):
+        prompts = None if clips.prompts is None else [clips.prompts[index]]
+        start = _floats(corrupt(clean, name, 3, seed=index, fps=clips.fps))
+        end = _climb(reward, start, prompts, clips.fps)
+        with torch.no_grad():
+            row = {"reward": [float(reward(pixels, prompts, clips.fps)) for pixels in (start, end)],
+                   "psnr": [_psnr(pixels, _floats(clean)) for pixels in (start, end)]}
+            row |= {twin: [float(other(pixels, prompts, clips.fps)) for pixels in (start, end)]
+                    for twin, other in twins.items()}
+        rows.append(row)
+    means = {key: np.mean([row[key] for row in rows], axis=0).tolist() for key in rows[0]}
+    return means | {"n": len(rows), "risen": float(np.mean([row["reward"][1] > row["reward"][0] for row in rows]))}
+
+
+def _climb(reward: Reward, start: Tensor, prompts: Sequence[str] | None, fps: float) -> Tensor:
+    pixels = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([pixels], RATE)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (-reward(pixels, prompts, fps).sum()).backward()
+        optimizer.step()
+        with torch.no_grad():
+            pixels.clamp_(0, 1)
+    return pixels.detach()
+
+
+def _psnr(pixels: Tensor, clean: Tensor) -> float:
+    return float(-10 * torch.log10((pixels - clean).square().mean().clamp_min(1e-10)))
+
+
+def cost(reward: Reward, frames: Tensor, prompts: Sequence[str] | None, fps: float,
+         repeats: int = 3) -> dict[str, float]:
+    """Milliseconds a clip, the fastest of `repeats`: forward alone, and with the gradient; frames (1, T, 3, H, W).
+
+    On CUDA also the peak of allocated MiB of each.
+    """
+    cuda = frames.is_cuda
+    reward.to(frames.device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            reward(frames, prompts, fps)
+
+    def backward() -> None:
+        pixels = frames.clone().requires_grad_()
+        torch.autograd.grad(reward(pixels, prompts, fps).sum(), pixels)
+
+    found = {}
+    for name, work in (("forward", forward), ("backward", backward)):
+        work()
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        times = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            work()
+            if cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+        found[f"{name}_ms"] = 1e3 * min(times)
+        if cuda:
+            found[f"{name}_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
