@@ -1,9 +1,9 @@
 """Does the learned preference find what is truly better? `python benchmarks/preference.py [--out DIR]`.
 
 Trained on pairs of the made-up world whose labels are wrong with probability 0, 0.2 and 0.4; judged against the truth
-on held-out worlds (seeds from 10^6 on): none to two defects a side, severities drawn independently. Wilson intervals.
-True ties (qualities that differ by 0.02 or less) are left out, save in "with ties", beside its floor, the share of
-ties. Run as a module, lest benchmarks/rewards.py hide the package rewards.
+on held-out worlds (`--first` and the seeds after it): none to two defects a side, severities drawn independently.
+Wilson intervals. True ties (qualities that differ by 0.02 or less) are left out, save in "with ties", beside its floor,
+the share of ties.
 """
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ GAPS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of true overall quality
 @dataclass(frozen=True)
 class Config:
     n: int = 2100  # held-out pairs
+    first: int = 1_000_000  # the seed of the first of them
     pairs: int = 4000  # to train with, of which a tenth calibrates
     noises: tuple[float, ...] = (0.0, 0.2, 0.4)
     synthetic: int = 9600
@@ -29,7 +30,6 @@ class Config:
 
 
 def main(config: Config) -> None:
-    from evalkit.data.scene import SPLITS
     from evalkit.data.truth import make_preference
     from evalkit.workers import available_cores
     from rewards.preference_clips import world_examples
@@ -41,7 +41,7 @@ def main(config: Config) -> None:
                                      synthetic=config.synthetic, seed=config.seed, features=str(out / "features")),
                             command=f"evalkit rewards train --world {config.pairs} --noise {noise}")
                for noise in config.noises}
-    first = SPLITS["test"]
+    first = config.first
     examples = world_examples(out / "held-out", first, config.n, 0.0, available_cores())
     pairs = [make_preference(first + k) for k in range(config.n)]
     gap = torch.tensor([pair.margins["overall"] for pair in pairs]).abs()

@@ -42,7 +42,7 @@ def evaluate(samples: Any, *, prompts: Any = None, fps: float | None = None, met
     Raises UsageError where the request cannot be met; a video that cannot be scored is listed in `failures`.
     """
     started = time.perf_counter()
-    decoder, device, store = _settle(decoder, device, cache, seed)
+    decoder, device, store = settle(decoder, device, cache, seed)
     plan = make_plan(samples, prompts=prompts, fps=fps, metrics=metrics, suite=suite, protocol=protocol,
                      reference=reference, paired=paired, decoder=decoder, seed=seed)
     loop = _Loop(store, decoder, seed, device, available_cores() if workers is None else workers, progress)
@@ -60,7 +60,7 @@ def build_reference(samples: Any, *, protocol: str | None = None, metrics: Seque
                     decoder: str = "pyav",
                     progress: Progress | None = None) -> tuple[ReferenceFeatures, list[dict[str, str]]]:
     """Features of a reference set for the set metrics named (default: those of `protocol`), and the failures."""
-    decoder, device, store = _settle(decoder, device, cache, seed)
+    decoder, device, store = settle(decoder, device, cache, seed)
     items = find_items(samples)
     chosen = {name: metric for name, metric in choose_metrics(metrics, None, protocol).items()
               if isinstance(metric, SetMetric) and metric.needs_reference == "set"}
@@ -132,7 +132,7 @@ def _score_trivial(plan: Plan, loop: _Loop, rows: Sequence[VideoRow]) -> dict[st
             for name, variant in TRIVIAL.items()} if per_clip and some else {}
 
 
-def _settle(decoder: str, device: str, cache: Any, seed: int) -> tuple[str, str, Cache]:
+def settle(decoder: str, device: str, cache: Any, seed: int) -> tuple[str, str, Cache]:
     """The decoder, the device and the cache that are meant; UsageError where one of them cannot be used."""
     if seed < 0:
         raise UsageError(f"--seed: expected 0 or more, got {seed}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -44,10 +43,10 @@ class _Judge:
             raise ValueError(f"expected {len(videos)} prompts, one per video, got {got}")
         if not len(videos):
             return torch.zeros(0), {}
-        home = next(chain(self.reward.parameters(), self.reward.buffers()), None)
-        clips = [_floats(video if home is None else video.to(home.device)) for video in videos]
+        home = self.reward.device
+        clips = [_floats(video if home is None else video.to(home)) for video in videos]
         with self._lock:
-            found = self.reward._measure_any(clips, prompts, self.fps)
+            found = self.reward.measure_any(clips, prompts, self.fps)
         return found.value.float(), {name: part.float() for name, part in found.components.items()}
 
 

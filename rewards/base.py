@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -61,12 +62,12 @@ class Reward(nn.Module, ABC):
 
         Raises ValueError on a wrong shape, range or number of prompts, too few frames, or a missing fps.
         """
-        return self._measure_any(frames, prompts, fps).value
+        return self.measure_any(frames, prompts, fps).value
 
     def components(self, frames: Tensor | Sequence[Tensor], prompts: Sequence[str] | None = None,
                    fps: float | Tensor | None = None) -> dict[str, Tensor]:
         """What the reward is made of: name -> (B,)."""
-        return dict(self._measure_any(frames, prompts, fps).components)
+        return dict(self.measure_any(frames, prompts, fps).components)
 
     def __mul__(self, weight: float) -> Combined:
         """`0.5 * reward`: with a weight, standardised; see `rewards.combined`."""
@@ -90,7 +91,15 @@ class Reward(nn.Module, ABC):
 
         return Combined([Term(self, 1.0, Scale(mean, std))])
 
-    def _measure_any(self, frames, prompts, fps) -> Measurement:
+    @property
+    def device(self) -> torch.device | None:
+        """Where its weights and constants lie; None where it has none, and works wherever the frames are."""
+        first = next(chain(self.parameters(), self.buffers()), None)
+        return None if first is None else first.device
+
+    def measure_any(self, frames: Tensor | Sequence[Tensor], prompts: Sequence[str] | None,
+                    fps: float | Tensor | None) -> Measurement:
+        """Value and components of what `forward` takes. Raises as that."""
         clips = [clip.unsqueeze(0) for clip in frames] if isinstance(frames, (list, tuple)) else [frames]
         for clip in clips:
             self._check(clip)

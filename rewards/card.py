@@ -23,19 +23,18 @@ MOVED = 0.5  # standard deviations by which a change that should not matter may 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def measure(reward: Reward, clips: credentials.Clips, twins: Mapping[str, Reward],
+def measure(reward: Reward, clips: Sequence[CleanClip], twins: Mapping[str, Reward],
             progress: Callable[[str, int, int], None] = lambda *_: None) -> Card:
     """Everything but the hack suite and what people say; costly parts on the first clips alone, each with its n."""
-    few = credentials.Clips(clips.frames[:FEW], clips.prompts and clips.prompts[:FEW], clips.fps)
-    prompts = clips.prompts and clips.prompts[:1]
+    few, one = clips[:FEW], clips[0]
     steps: dict[str, Callable[[], Any]] = {
-        "responses": lambda: {"n": len(clips.frames)} | {"of": credentials.responses(reward, clips)},
-        "invariances": lambda: {"n": len(clips.frames)} | {"of": credentials.invariances(reward, clips)},
+        "responses": lambda: {"n": len(clips)} | {"of": credentials.responses(reward, clips)},
+        "invariances": lambda: {"n": len(clips)} | {"of": credentials.invariances(reward, clips)},
         "order": lambda: credentials.order_sensitivity(reward, clips),
-        "gradient": lambda: {"n": len(few.frames)} | {"of": credentials.gradient_health(reward, few)},
+        "gradient": lambda: {"n": len(few)} | {"of": credentials.gradient_health(reward, few)},
         "ascent": lambda: {name: credentials.ascent(reward, few, dict(twins), name) for name in credentials.ASCENTS},
-        "cost": lambda: credentials.cost(reward, clips.frames[0].float()[None] / 255, prompts, clips.fps)
-        | {"frames": list(clips.frames[0].shape)}}
+        "cost": lambda: credentials.cost(reward, one.frames.float()[None] / 255, [one.prompt or ""], one.fps)
+        | {"frames": list(one.frames.shape)}}
     found: Card = {"reward": reward.name, "version": reward.version, "summary": reward.summary,
                    "range": list(reward.range), "needs_prompts": reward.needs_prompts, "needs_fps": reward.needs_fps,
                    "min_frames": reward.min_frames, "protocol": reward.parameters_of_protocol()}

@@ -1,6 +1,4 @@
 """What is measured of a reward before anyone trains on it: response, invariance, order, gradient, ascent, cost.
-
-Clips are (T, 3, H, W) uint8, all at one `fps`; prompts stand beside them where the reward needs some.
 """
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +15,26 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from evalkit.data.corruptions import corrupt
+from evalkit.data.corruptions import SEVERITIES, corrupt
 from evalkit.statistics import auc_paired
 from rewards.base import Reward
+from rewards.hack_clips import CleanClip
 
 RESPONSES = ("blur", "noise", "luma_flicker", "camera_jitter", "freeze", "shuffle", "blocks", "desaturation")
 ASCENTS = ("blur", "noise", "luma_flicker")  # what clips are damaged with, at severity 3, before the ascent
 STEPS, RATE = 50, 2 / 255  # of the ascent: Adam on the pixels
 
 
-@dataclass(frozen=True)
-class Clips:
-    """frames: uint8 (T, 3, H, W) each; prompts: one each, or None; fps of all."""
-
-    frames: Sequence[Tensor]
-    prompts: Sequence[str] | None
-    fps: float
-
-
-def scores_of(reward: Reward, clips: Clips, change: Callable[[Tensor, int], Tensor] | None = None,
-              fps: float | None = None) -> np.ndarray:
-    """(N,) rewards, each clip alone, after `change(frames, index)`; `fps` where the change alters the rate."""
-    found = []
+def scores_of(reward: Reward, clips: Sequence[CleanClip], change: Callable[[Tensor, int], Tensor] | None = None,
+              slower: int = 1) -> np.ndarray:
+    """(N,) rewards, each clip alone, after `change(frames, index)`; `slower`: by which that divides the frame rate."""
     with torch.no_grad():
-        for index, frames in enumerate(clips.frames):
-            changed = frames if change is None else change(frames, index)
-            prompts = None if clips.prompts is None else [clips.prompts[index]]
-            found.append(float(reward(_floats(changed), prompts, fps or clips.fps)))
-    return np.array(found)
+        return np.array([float(reward(_floats(clip.frames if change is None else change(clip.frames, index)),
+                                      _prompt(clip), clip.fps / slower)) for index, clip in enumerate(clips)])
+
+
+def _prompt(clip: CleanClip) -> list[str] | None:
+    return None if clip.prompt is None else [clip.prompt]
 
 
 def _floats(frames: Tensor) -> Tensor:
@@ -53,21 +42,26 @@ def _floats(frames: Tensor) -> Tensor:
     return (frames if frames.is_floating_point() else frames.float() / 255)[None]
 
 
-def responses(reward: Reward, clips: Clips, names: Sequence[str] = RESPONSES) -> dict[str, dict[str, Any]]:
+def responses(reward: Reward, clips: Sequence[CleanClip],
+              names: Sequence[str] = RESPONSES) -> dict[str, dict[str, Any]]:
     """Corruption -> mean reward at severities 0 to 5, the clips' median Spearman correlation of reward and severity.
 
     -1: every clip falls with every step. Where a reward is to ignore a corruption, 0 is right.
     """
     clean, found = scores_of(reward, clips), {}
     for name in names:
-        table = np.stack([clean, *(scores_of(reward, clips, lambda frames, index, name=name, severity=severity: corrupt(
-            frames, name, severity, seed=index, fps=clips.fps)) for severity in range(1, 6))])
+        damaged = (scores_of(reward, clips, _damage(clips, name, severity)) for severity in SEVERITIES)
+        table = np.stack([clean, *damaged])
         ranks = [spearmanr(range(6), column).statistic if np.ptp(column) else 0.0 for column in table.T]
         found[name] = {"means": table.mean(1).tolist(), "spearman": statistics.median(map(float, ranks))}
     return found
 
 
-def invariances(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]:
+def _damage(clips: Sequence[CleanClip], name: str, severity: int) -> Callable[[Tensor, int], Tensor]:
+    return lambda frames, index: corrupt(frames, name, severity, seed=index, fps=clips[index].fps)
+
+
+def invariances(reward: Reward, clips: Sequence[CleanClip]) -> dict[str, dict[str, float]]:
     """Change -> mean shift and mean absolute shift of the reward, both over its standard deviation over clips.
 
     Half the rate, the first half alone, written as H.264 (CRF 18) and read again, twice the size, the middle 7/8.
@@ -75,18 +69,18 @@ def invariances(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]:
     """
     clean = scores_of(reward, clips)
     spread = float(clean.std(ddof=1)) if len(clean) > 1 else float("nan")
-    changes: dict[str, tuple[Callable[[Tensor, int], Tensor], float]] = {
-        "half the frame rate": (lambda frames, _: frames[::2], clips.fps / 2),
-        "first half": (lambda frames, _: frames[:len(frames) // 2], clips.fps),
-        "re-encoded": (lambda frames, _: _reencoded(frames, clips.fps), clips.fps),
-        "twice the size": (lambda frames, _: _scaled(frames, 2), clips.fps),
-        "cropped": (lambda frames, _: _middle(frames), clips.fps)}
-    shortest = min(len(frames) for frames in clips.frames)
+    changes: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "half the frame rate": lambda frames, _: frames[::2],
+        "first half": lambda frames, _: frames[:len(frames) // 2],
+        "re-encoded": lambda frames, index: _reencoded(frames, clips[index].fps),
+        "twice the size": lambda frames, _: _scaled(frames, 2),
+        "cropped": lambda frames, _: _middle(frames)}
+    shortest = min((clip.frames for clip in clips), key=len)
     found = {}
-    for name, (change, fps) in changes.items():
-        if len(change(clips.frames[0][:shortest], 0)) < reward.min_frames:
+    for name, change in changes.items():
+        if len(change(shortest, 0)) < reward.min_frames:
             continue
-        shift = scores_of(reward, clips, change, fps) - clean
+        shift = scores_of(reward, clips, change, 2 if name == "half the frame rate" else 1) - clean
         with np.errstate(divide="ignore", invalid="ignore"):
             found[name] = {"shift": float(np.divide(shift.mean(), spread)),
                            "absolute": float(np.divide(np.abs(shift).mean(), spread))}
@@ -111,16 +105,15 @@ def _middle(frames: Tensor) -> Tensor:
     return frames[:, :, height // 16:height - height // 16, width // 16:width - width // 16]
 
 
-def order_sensitivity(reward: Reward, clips: Clips) -> dict[str, Any]:
+def order_sensitivity(reward: Reward, clips: Sequence[CleanClip]) -> dict[str, Any]:
     """Share of clips whose shuffled twin scores lower, ties half, with interval; and of those that score the same."""
     clean = scores_of(reward, clips)
-    shuffled = scores_of(reward, clips, lambda frames, index: frames[torch.randperm(
-        len(frames), generator=torch.Generator().manual_seed(index))])
+    shuffled = scores_of(reward, clips, _damage(clips, "shuffle", 5))
     share, interval = auc_paired(clean, shuffled)
     return {"auc": share, "ci": interval, "n": len(clean), "same": float(np.isclose(clean, shuffled, atol=1e-7).mean())}
 
 
-def gradient_health(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]:
+def gradient_health(reward: Reward, clips: Sequence[CleanClip]) -> dict[str, dict[str, float]]:
     """"float32" and "bfloat16" -> shares of clips with a finite gradient, of frames with one that is not 0.
 
     "spread": the largest norm of a frame over the smallest, median over clips: how evenly a clip is pulled.
@@ -128,10 +121,9 @@ def gradient_health(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
         finite, reached, spreads = [], [], []
-        for index in range(len(clips.frames)):
-            pixels = _floats(clips.frames[index]).to(dtype).requires_grad_()
-            prompts = None if clips.prompts is None else [clips.prompts[index]]
-            gradient, = torch.autograd.grad(reward(pixels, prompts, clips.fps).sum(), pixels)
+        for clip in clips:
+            pixels = _floats(clip.frames).to(dtype).requires_grad_()
+            gradient, = torch.autograd.grad(reward(pixels, _prompt(clip), clip.fps).sum(), pixels)
             norms = gradient[0].float().flatten(1).norm(dim=1)
             finite.append(bool(torch.isfinite(gradient).all()))
             reached.append(float((norms > 0).float().mean()))
@@ -141,7 +133,7 @@ def gradient_health(reward: Reward, clips: Clips) -> dict[str, dict[str, float]]
     return found
 
 
-def ascent(reward: Reward, clips: Clips, twins: dict[str, Reward], name: str) -> dict[str, Any]:
+def ascent(reward: Reward, clips: Sequence[CleanClip], twins: dict[str, Reward], name: str) -> dict[str, Any]:
     """What 50 steps of ascent on the pixels of clips with the corruption `name` at severity 3 do.
 
     Means over clips, before and after: the reward; each twin, a reward on another backbone that should rise too; and
@@ -149,14 +141,14 @@ def ascent(reward: Reward, clips: Clips, twins: dict[str, Reward], name: str) ->
     "risen": share of clips whose reward is higher afterwards.
     """
     rows = []
-    for index, clean in enumerate(clips.frames):
-        prompts = None if clips.prompts is None else [clips.prompts[index]]
-        start = _floats(corrupt(clean, name, 3, seed=index, fps=clips.fps))
-        end = _climb(reward, start, prompts, clips.fps)
+    damage = _damage(clips, name, 3)
+    for index, clip in enumerate(clips):
+        start = _floats(damage(clip.frames, index))
+        both = start, _climb(reward, start, _prompt(clip), clip.fps)
         with torch.no_grad():
-            row = {"reward": [float(reward(pixels, prompts, clips.fps)) for pixels in (start, end)],
-                   "psnr": [_psnr(pixels, _floats(clean)) for pixels in (start, end)]}
-            row |= {twin: [float(other(pixels, prompts, clips.fps)) for pixels in (start, end)]
+            row = {"reward": [float(reward(pixels, _prompt(clip), clip.fps)) for pixels in both],
+                   "psnr": [_psnr(pixels, _floats(clip.frames)) for pixels in both]}
+            row |= {twin: [float(other(pixels, _prompt(clip), clip.fps)) for pixels in both]
                     for twin, other in twins.items()}
         rows.append(row)
     means = {key: np.mean([row[key] for row in rows], axis=0).tolist() for key in rows[0]}

@@ -85,11 +85,11 @@ def _render(seed: int) -> CleanClip:
 def real_videos(where: Sequence[str | Path], part: Part = "judge") -> list[VideoItem]:
     """The videos of one part, first one clip of every scene, then the second ones: a prefix has the most scenes.
 
-    where: spelt as `evalkit.data.datasets.find_videos` has it. A folder with data/ucf101/clips64 and data/webvid
-    stands for these two. ValueError where there is no video at all; the list may be empty for one part.
+    where: spelt as `evalkit.data.datasets.find_videos` has it. ValueError where there is no video at all; the list may
+    be empty for one part.
     """
     _check_part(part)
-    found = [item for place in where for source in _sources(str(place)) for item in find_videos(source)]
+    found = [item for place in where for item in find_videos(str(place))]
     mine = [item for item in found if part_of_item(item) == part]
     turn: Counter[str] = Counter()
     order = []
@@ -97,13 +97,6 @@ def real_videos(where: Sequence[str | Path], part: Part = "judge") -> list[Video
         order.append((turn[_scene(item)], len(order)))
         turn[_scene(item)] += 1
     return [mine[index] for _, index in sorted(order)]
-
-
-def _sources(place: str) -> list[str]:
-    zips, webvid = Path(place, "data/ucf101/clips64"), Path(place, "data/webvid")
-    table = webvid / "results_2M_val_subset.csv"
-    known = [f"ucf101:{zips}"] * zips.is_dir() + [f"webvid:{webvid}?csv={table.name}"] * table.is_file()
-    return known or [place]
 
 
 def _scene(item: VideoItem) -> str:

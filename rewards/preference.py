@@ -85,7 +85,7 @@ class PreferenceNetwork(nn.Module):
 
 
 class Preference(Reward):
-    """Which of two clips people would choose, in (0, 1): a weighted mean of `visual`, `motion` and `text`.
+    """Which of two clips is truly better, in (0, 1): a weighted mean of `visual`, `motion` and `text`.
 
     folder: what `evalkit rewards train` wrote; by default the weights that ship. Trained on pairs of the made-up world,
     whose prompts alone it understands; differentiable in the frames.

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rewards.frames import to_luma
 from rewards.temporal_artifacts import STEP
 
 FRAMES, SIDE = 16, 64  # of the clips that are read
@@ -16,8 +17,8 @@ def clip_statistics(frames: Tensor) -> Tensor:
 
     Most are logarithms: a network then reads ratios of measurements as differences.
     """
-    red, green, blue = frames.float().unbind(2)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # (B, 16, 64, 64)
+    luma = to_luma(frames)  # (B, 16, 64, 64)
+    red, _, blue = frames.float().unbind(2)
     chroma = torch.stack([blue - luma, red - luma], dim=2)
     per_frame = [_tones(frames.float(), luma, chroma), _detail(luma), _places(luma)]
     series = torch.cat(per_frame, dim=2)  # (B, 16, n): how every frame looks

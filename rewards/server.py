@@ -20,7 +20,6 @@ import threading
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain
 from typing import Any
 
 import torch
@@ -57,19 +56,17 @@ def make_server(reward: Reward, host: str = "127.0.0.1", port: int = 8000, token
     """A server that is bound and not yet serving; `serve_forever()` starts it, port 0 takes a free one.
 
     With `token`, /compute wants the header "Authorization: Bearer TOKEN". device: where frames are put; None: where
-    the reward's weights lie. ValueError where `host` is not this machine
-    alone and there is no token; OSError where the port is taken.
+    the reward's weights lie. ValueError where `host` is not this machine alone and there is no token; OSError where
+    the port is taken.
     """
     if not token and not is_loopback(host):
         raise ValueError(f"host {host!r} can be reached from other machines: expected a token")
-    if device is None:
-        weights = next(chain(reward.parameters(), reward.buffers()), None)
-        device = "cpu" if weights is None else weights.device
+    device = device or reward.device or "cpu"
     lock = threading.Lock()  # around the model: requests are read at once and judged one after the other
 
     def compute(clips: Tensor | list[Tensor], prompts: Any, fps: Any) -> dict[str, Any]:
         with lock, torch.no_grad():
-            found = reward._measure_any(_put(clips, device), prompts, fps)
+            found = reward.measure_any(_put(clips, device), prompts, fps)
         told = {"reward": reward.name, "rewards": found.value.float().tolist(),
                 "components": {name: part.float().tolist() for name, part in found.components.items()}}
         if not all(map(math.isfinite, told["rewards"])):

@@ -38,7 +38,7 @@ class ClipAlignment(Reward):
 
 
 class ClipAlignmentMini(Reward):
-    """cos(clip, text) in the shipped mini CLIP, for prompts of the made-up world alone; true pairs lie above 0.5.
+    """cos(clip, text) in the shipped mini CLIP, for prompts of the made-up world alone.
 
     It reads sixteen frames at once, so it sees direction and camera; differentiable in the frames.
     """

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evalkit.errors import UsageError
 from evalkit.features.weights import sha256_of
-from evalkit.mini.weights import save_weights
+from evalkit.mini.weights import load_weights, save_weights
 from evalkit.results import write_atomic
 from evalkit.workers import available_cores
 from rewards.data import read_pairs, split_pairs
@@ -96,12 +96,12 @@ def train(config: Config, progress: Progress = lambda *_: None, say: Callable[[s
         torch.manual_seed(config.seed)
         network = PreferenceNetwork(statistics.shape[1])
         network.standardise(torch.cat([statistics, examples.statistics]))
-        for _ in pretrain(network, statistics, severities, config):
-            progress("dialled defects", _["epoch"], config.pretrain_epochs)
-        for _ in fit(network, examples, fitting, config):
-            progress("preferences", _["epoch"], config.epochs)
+        for told in pretrain(network, statistics, severities, config):
+            progress("dialled defects", told["epoch"], config.pretrain_epochs)
+        for told in fit(network, examples, fitting, config):
+            progress("preferences", told["epoch"], config.epochs)
     save_weights(network, out / WEIGHTS)
-    network = _as_saved(network)  # half precision on disk: the card speaks of what was written
+    load_weights(network, out / WEIGHTS)  # half precision on disk: the card speaks of what was written
     margins = margins_of(network, examples)
     calibrations, thresholds = calibrate(margins[calibrating], examples.labels[calibrating])
     card = {
@@ -231,13 +231,6 @@ def margins_of(network: PreferenceNetwork, examples: Examples) -> Tensor:
     """(N, 4) margins of all pairs, columns as DIMENSIONS."""
     network.eval()
     return torch.cat([_margins(network, examples, rows) for rows in torch.arange(len(examples.rows)).split(1024)])
-
-
-def _as_saved(network: PreferenceNetwork) -> PreferenceNetwork:
-    with torch.no_grad():
-        for value in [*network.parameters(), *network.buffers()]:
-            value.copy_(value.half().float())
-    return network.eval()
 
 
 def calibrate(margins: Tensor, labels: Tensor) -> tuple[dict[str, Calibration], dict[str, float]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 EXAMPLES = """examples:
   evalkit rewards attack farm
-  evalkit rewards attack --all --clips ../shared/assets --json attack.json
+  evalkit rewards attack --all --clips ucf101:clips64/ --clips "webvid:webvid/?csv=results.csv" --json attack.json
   evalkit rewards attack farm --hacks static,crossfade --clips ucf101:clips/ --part tune
 """
 

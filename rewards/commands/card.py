@@ -25,7 +25,6 @@ def main(args: argparse.Namespace) -> int:
     from evalkit.progress import shown_progress
     from evalkit.workers import available_cores
     from rewards import card as cards
-    from rewards.credentials import Clips
     from rewards.hack_clips import real_clips, world_clips
     from rewards.registry import load_reward
 
@@ -44,7 +43,6 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     workers = available_cores()
     world = world_clips(args.n, workers=workers)
-    clips = Clips([clip.frames for clip in world], [clip.prompt or "" for clip in world], world[0].fps)
     try:
         sets = {"world": world}
         if args.clips:
@@ -53,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         with shown_progress("clips") as progress:
             found = cards.hack_suite(reward, sets, workers, progress)
         with shown_progress("steps") as progress:
-            found |= cards.measure(reward, clips, twins, progress)
+            found |= cards.measure(reward, world, twins, progress)
         if args.ratings is not None:
             found["people"] = cards.agreement(args.name, type(reward).metric_sign, args.ratings)
     except ValueError as error:

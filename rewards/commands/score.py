@@ -99,7 +99,7 @@ def score_items(reward: Reward, items: Sequence[VideoItem], args: argparse.Names
     --decoder, --cache, --seed or --workers.
     """
     from evalkit.progress import shown_progress
-    from evalkit.runner import _settle
+    from evalkit.runner import settle
     from evalkit.scoring import Scorer, VideoRow
     from evalkit.workers import available_cores, map_in_processes, map_in_threads
 
@@ -110,7 +110,7 @@ def score_items(reward: Reward, items: Sequence[VideoItem], args: argparse.Names
     if args.workers is not None and args.workers < 1:
         raise UsageError(f"--workers: expected at least 1, got {args.workers}")
     cache = None if args.cache == "none" else args.cache
-    decoder, device, store = _settle(args.decoder, args.device, cache, args.seed)
+    decoder, device, store = settle(args.decoder, args.device, cache, args.seed)
     scorer = Scorer({label_of(reward): as_metric(reward)}, store, decoder, args.seed, device)
     workers = args.workers or available_cores()
 

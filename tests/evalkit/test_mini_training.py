@@ -34,12 +34,15 @@ def test_the_stream_is_the_same_for_the_same_seed_and_another_for_another():
 
 
 def test_clips_said_to_be_clean_are_the_rendered_scenes():
+    looked_at = 0
     for clips, found in batches(count=3):
         same = torch.tensor([torch.equal(frames, render_scene(make_scene(seed)))
                              for frames, seed in zip(clips, found["seed"].tolist(), strict=True)])
         assert clips.shape == (8, 16, 3, 64, 64)
         if same.any():  # else the batch was made at another size
             assert not (found["severity"].sum(1) == 0)[~same].any()
+            looked_at += 1
+    assert looked_at
 
 
 def test_what_is_remembered_are_the_newest_clips_with_their_own_answers():

@@ -1,15 +1,15 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from evalkit.data.corruptions import corrupt
-from evalkit.data.scene import make_scene
-from evalkit.data.synthetic import render_scene
 from evalkit.metrics.base import Measurement
 from rewards import card, credentials
 from rewards.base import Reward
 from rewards.flicker import TemporalFlicker
+from rewards.hack_clips import world_clips
 
 
 class Brightness(Reward):
@@ -22,7 +22,7 @@ class Brightness(Reward):
         return Measurement(frames.float().mean((1, 2, 3, 4)), {})
 
 
-CLIPS = credentials.Clips([render_scene(make_scene(10**6 + k)) for k in range(4)], None, 8.0)
+CLIPS = [replace(clip, prompt=None) for clip in world_clips(4)]
 
 
 def test_a_response_falls_where_the_reward_answers_for_the_corruption_and_stays_where_not():
@@ -59,12 +59,11 @@ def test_gradients_are_counted_frame_by_frame():
 
 
 def test_ascent_that_brightens_everything_raises_the_reward_and_lowers_the_psnr():
-    found = credentials.ascent(Brightness(), credentials.Clips(CLIPS.frames[:1], None, 8.0),
-                               {"twin": TemporalFlicker()}, "noise")
+    found = credentials.ascent(Brightness(), CLIPS[:1], {"twin": TemporalFlicker()}, "noise")
     assert found["risen"] == 1 and found["reward"][1] > found["reward"][0] + 0.1
     assert found["psnr"][1] < found["psnr"][0] and len(found["twin"]) == 2
-    start = corrupt(CLIPS.frames[0], "noise", 3, seed=0, fps=8.0).float() / 255
-    error = (start - CLIPS.frames[0].float() / 255).square().mean()
+    start = corrupt(CLIPS[0].frames, "noise", 3, seed=0, fps=8.0).float() / 255
+    error = (start - CLIPS[0].frames.float() / 255).square().mean()
     assert found["psnr"][0] == pytest.approx(float(-10 * torch.log10(error)), abs=1e-4)
 
 

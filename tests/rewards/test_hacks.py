@@ -234,11 +234,13 @@ def test_ucf_groups_from_eight_on_tune_and_all_else_judges(name, part):
 
 def test_real_clips_move_and_no_scene_is_on_both_sides(assets, tmp_path, monkeypatch):
     monkeypatch.setenv("EVALKIT_MEDIA", str(tmp_path))
-    scenes = {part: {hack_clips._scene(item) for item in real_videos([assets], part)} for part in hack_clips.PARTS}
+    where = [f"ucf101:{assets / 'data/ucf101/clips64'}",
+             f"webvid:{assets / 'data/webvid'}?csv=results_2M_val_subset.csv"]
+    scenes = {part: {hack_clips._scene(item) for item in real_videos(where, part)} for part in hack_clips.PARTS}
     assert not scenes["tune"] & scenes["judge"] and len(scenes["tune"]) == 6 * 18
-    first = real_videos([assets], "judge")[:len(scenes["judge"])]
+    first = real_videos(where, "judge")[:len(scenes["judge"])]
     assert len({hack_clips._scene(item) for item in first}) == len(scenes["judge"])  # one of each before any second
-    found, left_out = real_clips([assets], 6, "tune")
+    found, left_out = real_clips(where, 6, "tune")
     assert len(found) == 6 and all(clip.motion >= LEAST_MOTION for clip in found)
     assert left_out["below the dynamic-degree floor"] > 0
 
