@@ -5,14 +5,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
-
-import torch
+from typing import Any
 
 from evalkit.aggregate import list_failures, make_report
 from evalkit.cache import Cache, default_cache
 from evalkit.data.datasets import VideoItem
 from evalkit.data.video import usable_decoder
+from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 from evalkit.metrics.base import Metric, PerClipMetric, SetMetric
 from evalkit.plan import Plan, choose_metrics, find_items, make_plan, missing_weights
@@ -147,18 +146,3 @@ def settle(decoder: str, device: str, cache: Any, seed: int) -> tuple[str, str, 
         raise UsageError(f"cannot use the cache {store.folder}: {os.strerror(error.errno or 0)}. Name another folder "
                          "(--cache DIR or EVALKIT_CACHE), or --cache none") from error
     return decoder, choose_device(device), store
-
-
-def choose_device(device: str | Literal["auto"]) -> str:
-    """"cpu" or "cuda:N": what "auto" or "cuda" stand for here; UsageError where this machine does not have it."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}")
-    if kind == "cuda" and int(index) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; "
-                         "use --device cpu, or one of those")
-    return device

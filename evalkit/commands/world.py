@@ -134,17 +134,15 @@ def _show(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from evalkit.commands.run import check_writable
+    from evalkit.devices import choose_device
     from evalkit.features.weights import sha256_of
-    from evalkit.mini.defects import CLIPS
     from evalkit.mini.tasks import TASKS
     from evalkit.mini.training import Config, available_workers, train
-    from evalkit.runner import choose_device
 
     unknown = [name for name in args.names if name not in (*TASKS, "defects")]
     if unknown:
         raise UsageError(f"unknown network {', '.join(unknown)}; there are: {', '.join(TASKS)}, defects")
-    clips = CLIPS if args.clips is None else args.clips
-    if min(args.minutes, args.steps, args.batch_size, args.remember, clips) <= 0:
+    if min(args.minutes, args.steps, args.batch_size, args.remember, 1 if args.clips is None else args.clips) <= 0:
         raise UsageError("expected a positive --minutes, --steps, --batch-size, --remember and --clips")
     check_writable(args.out)
     config = Config(steps=args.steps, batch_size=args.batch_size, remembered=args.remember, seed=args.seed,
@@ -153,7 +151,7 @@ def _train(args: argparse.Namespace) -> int:
     workers = available_workers() if args.workers is None else args.workers
     for name in names:
         if name == "defects":
-            _train_defects(args.out / "defects.safetensors", clips, workers, args.seed)
+            _train_defects(args.out / "defects.safetensors", args.clips, workers, args.seed)
             continue
         print(f"training {name} on {device}", flush=True)
         for told in train(name, args.out, config, device, workers):
@@ -168,9 +166,9 @@ def _train(args: argparse.Namespace) -> int:
 _PROGRESS = ("step", "of", "share", "seconds")
 
 
-def _train_defects(path: Path, clips: int, workers: int, seed: int) -> None:
-    from evalkit.mini.defects import train_defects
+def _train_defects(path: Path, clips: int | None, workers: int, seed: int) -> None:
+    from evalkit.mini.defects import CLIPS, train_defects  # not above: it needs PyAV, the other networks do not
 
-    for told in train_defects(path, clips, max(1, workers), seed):
+    for told in train_defects(path, CLIPS if clips is None else clips, max(1, workers), seed):
         if told.get("clips", 0) % 3200 == 0:
             print("  ".join(f"{name} {value:.4g}" for name, value in told.items()), flush=True)

@@ -100,7 +100,7 @@ def _shift_costs(first: Tensor, second: Tensor) -> Tensor:
     brighter = second.mean((1, 2), keepdim=True) - first.mean((1, 2), keepdim=True)
     padded = F.pad((second - brighter)[:, None], [REACH] * 4, mode="replicate")[:, 0].permute(1, 2, 0).contiguous()
     moved = padded.unfold(0, height, 1).unfold(1, width, 1).permute(0, 1, 3, 4, 2)
-    costs = torch.sub(moved, first.permute(1, 2, 0).contiguous(), out=first.new_empty(moved.shape))
+    costs = moved.clone(memory_format=torch.contiguous_format).sub_(first.permute(1, 2, 0).contiguous())
     return costs.abs_().clamp_max_(OUTLIER).flatten(0, 1)
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from evalkit.runner import choose_device
+    from evalkit.devices import choose_device
     from rewards.commands.score import open_reward
     from rewards.server import is_loopback, make_server
 
