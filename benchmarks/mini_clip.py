@@ -18,6 +18,7 @@ from evalkit.statistics import wilson_interval
 class Config:
     n: int = 500  # clips a row
     candidates: int = 64
+    device: str = "auto"
 
 
 @torch.no_grad()
@@ -25,22 +26,25 @@ def main(config: Config) -> None:
     from evalkit.data.captions import REGISTERS, caption, distractors
     from evalkit.data.scene import SPLITS, make_scene
     from evalkit.data.synthetic import render_scene
+    from evalkit.devices import choose_device
     from evalkit.features.mini_clip import load_mini_clip, tokenize
     from evalkit.memory import keep_freed_memory
 
     keep_freed_memory()
-    clip = load_mini_clip().eval()
+    device = choose_device(config.device)
+    clip = load_mini_clip().eval().to(device)
     print(f"| split | register | retrieved among {config.candidates} | 95 % | wrong factor of the misses |\n"
           "|---|---|---|---|---|")
     for split in ("test", "compositional"):
         scenes = [make_scene(SPLITS[split] + k) for k in range(config.n)]
-        seen = F.normalize(torch.cat([clip(render_scene(scene).float()[None] / 255) for scene in scenes]), dim=-1)
+        seen = F.normalize(torch.cat([clip(render_scene(scene)[None].to(device) / 255) for scene in scenes]), dim=-1)
         found = 0
         for register in REGISTERS:
             right, missed = 0, {}
             for scene, embedding in zip(scenes, seen, strict=True):
                 wrong = distractors(scene, config.candidates - 1, register)
-                texts = clip.model.encode_text(tokenize([caption(scene, register), *(one.text for one in wrong)]))
+                ids = tokenize([caption(scene, register), *(one.text for one in wrong)])
+                texts = clip.model.encode_text(ids.to(device))
                 best = int((F.normalize(texts, dim=-1) @ embedding).argmax())
                 right += best == 0
                 if best:

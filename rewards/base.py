@@ -4,13 +4,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from evalkit.clips import ClipSpec, check_frames
-from evalkit.features.base import Extractor, extract, make_extractor
+from evalkit.features.base import Extractor, extract, in_float32, make_extractor
 from evalkit.metrics.base import Measurement
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class Reward(nn.Module, ABC):
     needs_prompts: ClassVar[bool] = False
     needs_fps: ClassVar[bool] = False
     min_frames: ClassVar[int] = 2
+    recompute: bool = False  # see `checkpointed`
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class Reward(nn.Module, ABC):
                 fps: float | Tensor | None = None) -> Tensor:
         """(B,) rewards of frames (B, T, 3, H, W) in [0, 1], or of a list of (T, 3, H, W) of unequal shapes.
 
+        float32 whatever the frames are; under autocast its networks follow that, and nothing else does.
         Raises ValueError on a wrong shape, range or number of prompts, too few frames, or a missing fps.
         """
         return self.measure_any(frames, prompts, fps).value
@@ -68,6 +70,17 @@ class Reward(nn.Module, ABC):
                    fps: float | Tensor | None = None) -> dict[str, Tensor]:
         """What the reward is made of: name -> (B,)."""
         return dict(self.measure_any(frames, prompts, fps).components)
+
+    def checkpointed(self, on: bool = True) -> Self:
+        """This reward, from now on with gradient checkpointing of its extractors: same value, same gradient.
+
+        A network then holds one micro-batch at a time in memory instead of all, and runs forward twice. Rewards
+        without a network on every frame gain next to nothing: they keep little of big clips anyway.
+        """
+        for module in self.modules():
+            if isinstance(module, Reward):
+                module.recompute = on
+        return self
 
     def __mul__(self, weight: float) -> Combined:
         """`0.5 * reward`: with a weight, standardised; see `rewards.combined`."""
@@ -115,9 +128,10 @@ class Reward(nn.Module, ABC):
         measured, start = [], 0
         for clip in clips:
             here = slice(start, start := start + len(clip))
-            features = {key: extract(module, clip) for key, module in self._by_key()}
-            measured.append(self.measure(clip, features, None if prompts is None else list(prompts[here]),
-                                         None if rates is None else rates[here]))
+            features = {key: extract(module, clip, self.recompute) for key, module in self._by_key()}
+            with in_float32(clip):
+                measured.append(self.measure(clip, features, None if prompts is None else list(prompts[here]),
+                                             None if rates is None else rates[here]))
         if len(measured) == 1:
             return measured[0]
         return Measurement(

@@ -76,6 +76,7 @@ class Combined(Reward):
         self.needs_prompts = any(part.needs_prompts for part in self.parts)
         self.needs_fps = any(part.needs_fps for part in self.parts)
         self.min_frames = max(part.min_frames for part in self.parts)
+        self.recompute = any(part.recompute for part in self.parts)
         self.spec = ClipSpec(min_frames=self.min_frames)
         self.range = (-math.inf, math.inf)
         self.eval()

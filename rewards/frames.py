@@ -1,6 +1,7 @@
-"""Views of frames that weight-free rewards share: luma, smaller pictures, a fixed subset of frames."""
+"""Views of frames that rewards share: luma, smaller pictures, a fixed subset of frames, a random one for training."""
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,3 +27,21 @@ def evenly_spaced(frames: Tensor, count: int) -> Tensor:
     if length <= count:
         return frames
     return frames[:, [round(k * (length - 1) / (count - 1)) for k in range(count)]]
+
+
+def stratified_triples(frames: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(B, count, 3, ...): adjacent frames of (B, T, ...), one random triple from each of `count` equal parts, in order.
+
+    For training, where the gradient of all frames costs too much: every triple of a clip is equally likely, so that
+    averages over triples are unbiased. `.flatten(0, 1)` makes each a clip of its own, as rewards of motion need them:
+    put one behind the other they would jump. Drawn on the device of `generator`, for each clip anew; fewer where the
+    clip has fewer than `count`. ValueError for a clip of less than three frames.
+    """
+    starts = frames.shape[1] - 2
+    if starts < 1 or count < 1:
+        raise ValueError(f"expected at least 3 frames and 1 triple, got {frames.shape[1]} and {count}")
+    count = min(count, starts)
+    drawn = torch.rand(len(frames), count, generator=generator, device=generator.device)
+    first = ((torch.arange(count, device=drawn.device) + drawn) * (starts / count)).long().clamp_max(starts - 1)
+    which = (first[..., None] + torch.arange(3, device=drawn.device)).to(frames.device)
+    return frames[torch.arange(len(frames), device=frames.device)[:, None, None], which]

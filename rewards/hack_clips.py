@@ -31,7 +31,8 @@ LAST_JUDGING_GROUP = 7  # of UCF-101's 25
 # threshold of motion, 6 pixels of 256 per eighth of a second. Clips below are left out, for a clip that stands still
 # hardly differs from its hacked twins.
 LEAST_MOTION = 100 * 6 / 256 * 8
-SPEC = ClipSpec(max_frames=32, min_frames=12, size=128, placement="center")  # about 1.3 s at 25 fps
+STRETCH = 32  # frames of a clip, about 1.3 s at 25 fps; a video gives up to three, one after the other
+SPEC = ClipSpec(max_frames=3 * STRETCH, min_frames=12, size=128, placement="center")
 _UCF = re.compile(r"v_\w+_g(\d+)_c(\d+)")
 
 
@@ -113,32 +114,38 @@ def real_clips(where: Sequence[str | Path], n: int, part: Part = "judge", worker
     videos = real_videos(where, part)
     clips: list[CleanClip] = []
     left_out: Counter[str] = Counter()
-    for done, found in enumerate(map_in_processes(_read, videos, workers, lambda _: "crashed the decoder"), 1):
-        if isinstance(found, str):
-            left_out[found] += 1
-        else:  # as arrays between processes: every tensor would hold a file open
-            clips.append(CleanClip(found[0], torch.from_numpy(found[1]), *found[2:]))
+    for done, found in enumerate(map_in_processes(_read, videos, workers, lambda _: ["crashed the decoder"]), 1):
+        for one in found:
+            if isinstance(one, str):
+                left_out[one] += 1
+            elif len(clips) < n:  # as arrays between processes: every tensor would hold a file open
+                clips.append(CleanClip(one[0], torch.from_numpy(one[1]), *one[2:]))
         progress("reading real clips", len(clips) if len(videos) > n else done, min(n, len(videos)))
         if len(clips) == n:
             break
     return clips, dict(left_out)
 
 
-def _read(item: VideoItem) -> tuple | str:
-    """The fields of a CleanClip, or why there is none."""
+def _read(item: VideoItem) -> list[tuple | str]:
+    """Of every stretch of the video the fields of a CleanClip, or why there is none."""
     try:
         found = read_clips(item.source, [SPEC], fps=item.fps)[SPEC]
     except VideoError:
-        return "cannot be read"
+        return ["cannot be read"]
     if isinstance(found, VideoError):
-        return f"shorter than {SPEC.min_frames} frames"
+        return [f"shorter than {SPEC.min_frames} frames"]
     clip = found[0]
     if not math.isfinite(clip.fps):
-        return "no frame rate"
-    motion = dynamic_degree(clip.frames, clip.fps)
+        return ["no frame rate"]
+    parts = [part for part in clip.frames.split(STRETCH) if len(part) in (STRETCH, len(clip.frames))]
+    return [_checked(item, part, clip.fps, f"#{k}" if k else "") for k, part in enumerate(parts)]
+
+
+def _checked(item: VideoItem, frames: Tensor, fps: float, which: str) -> tuple | str:
+    motion = dynamic_degree(frames, fps)
     if motion < LEAST_MOTION:
         return "below the dynamic-degree floor"
-    return item.name, clip.frames.numpy(), clip.fps, item.prompt, _scene(item), motion
+    return item.name + which, frames.numpy(), fps, item.prompt, _scene(item), motion
 
 
 def dynamic_degree(frames: Tensor, fps: float) -> float:

@@ -6,9 +6,11 @@ from functools import cached_property
 from evalkit.clips import ClipBatch
 from evalkit.features.base import Extractor
 from evalkit.metrics.base import Measurement, PerClipMetric, register_metric
+from rewards.artifact_detector import ArtifactDetector
 from rewards.artifacts import Artifacts
 from rewards.base import Reward
 from rewards.cinematic import CinematicComposition
+from rewards.external import HPSv3, VideoReward, VideoScore2
 from rewards.farm import Farm
 from rewards.flicker import TemporalFlicker
 from rewards.preference import Preference
@@ -63,6 +65,10 @@ register_reward(ClipAlignment)
 register_reward(ClipAlignmentMini)
 register_reward(TemporalFlicker)
 register_reward(Artifacts)
+register_reward(ArtifactDetector)
 register_reward(CinematicComposition)
 register_reward(Farm)
 register_reward(Preference)
+register_reward(VideoReward)
+register_reward(VideoScore2)
+register_reward(HPSv3)

@@ -68,10 +68,16 @@ class PreferenceNetwork(nn.Module):
         presence, severity = self.defects(self.inner(statistics)).chunk(2, dim=1)
         return presence, severity
 
-    def forward(self, statistics: Tensor, clips: Tensor, prompts: Tensor) -> dict[str, Tensor]:
-        presence, severity = self.read_defects(statistics)
+    def looks(self, statistics: Tensor) -> Tensor:
+        """(B, 2): visual and motion before the sigmoid, from the defects that are seen."""
+        return self._quality(*self.read_defects(statistics))[1]
+
+    def _quality(self, presence: Tensor, severity: Tensor) -> tuple[Tensor, Tensor]:
         found = presence.sigmoid() * severity
-        looks = self.quality(torch.cat([found, presence.sigmoid(), found.square().sum(1, keepdim=True)], dim=1))
+        return found, self.quality(torch.cat([found, presence.sigmoid(), found.square().sum(1, keepdim=True)], dim=1))
+
+    def forward(self, statistics: Tensor, clips: Tensor, prompts: Tensor) -> dict[str, Tensor]:
+        found, looks = self._quality(*self.read_defects(statistics))
         clips, prompts = F.normalize(clips, dim=1), F.normalize(prompts, dim=1)
         both = clips * prompts
         said = torch.cat([16 * both, 8 * (clips - prompts).abs(), 8 * prompts, 4 * both.sum(1, keepdim=True)], dim=1)
@@ -81,14 +87,19 @@ class PreferenceNetwork(nn.Module):
 
     def overall(self, values: Mapping[str, Tensor]) -> Tensor:
         """(B,) in (0, 1): the dimensions' weighted mean, the weights learnt from what raters say of the whole."""
-        return torch.stack([values[name] for name in DIMENSIONS], dim=1) @ self.shares.softmax(0)
+        return weighted_mean(values, self.shares)
+
+
+def weighted_mean(values: Mapping[str, Tensor], shares: Tensor) -> Tensor:
+    """(B,): of the DIMENSIONS, by the softmax of `shares`."""
+    return torch.stack([values[name] for name in DIMENSIONS], dim=1) @ shares.softmax(0)
 
 
 class Preference(Reward):
     """Which of two clips is truly better, in (0, 1): a weighted mean of `visual`, `motion` and `text`.
 
     folder: what `evalkit rewards train` wrote; by default the weights that ship. Trained on pairs of the made-up world,
-    whose prompts alone it understands; differentiable in the frames.
+    whose prompts alone it understands, unless it was trained with a --backbone; differentiable in the frames.
 
     MissingWeights where there are no weights; ValueError for a file that is not such a network, or not the one that
     its card describes.
@@ -103,22 +114,43 @@ class Preference(Reward):
     min_frames = 8
 
     def __init__(self, folder: str | Path | None = None) -> None:
+        folder = SHIPPED if folder is None else Path(folder)
+        card = read_card(folder)
+        if "lora" in card:
+            self.extractor_keys = ()
         super().__init__()
-        self.network = PreferenceNetwork()
-        self.card = load_preference(self.network, SHIPPED if folder is None else Path(folder))
+        self.card = card
+        self.network = self._adapted(folder) if "lora" in card else embedded_network(folder)
         self.network.eval().requires_grad_(False)
 
+    def _adapted(self, folder: Path) -> nn.Module:
+        """The network on the backbone that the card names, with the frames that it reads."""
+        from rewards.lora import LEAST, LoraNetwork, clip_spec, open_backbone
+
+        told = self.card["lora"]
+        clip = open_backbone(told["backbone"])
+        if clip.weights_sha256 != told["backbone_sha256"]:
+            raise ValueError(f"{folder}: trained on a {told['backbone']} of sha256 {told['backbone_sha256']}, got one "
+                             f"of {clip.weights_sha256}")
+        self.spec, self.min_frames = clip_spec(clip.image.size), LEAST
+        network = LoraNetwork(clip, told["rank"])
+        network.load_learnt(folder / WEIGHTS)
+        return network
+
     def parameters_of_protocol(self) -> dict[str, Any]:
-        return {"weights_sha256": self.card["sha256"]}
+        return {"weights_sha256": self.card["sha256"]} | ({"lora": self.card["lora"]} if "lora" in self.card else {})
 
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:
         """Reward (B,); components visual, motion and text, each (B,) in (0, 1)."""
         if prompts is None:
             raise ValueError(f"{self.name}: expected one prompt per clip, got None")
-        (key, clip), = self._by_key()
-        statistics = clip_statistics(to_square(sixteen_frames(frames.float()), SIDE))
-        values = self.network(statistics, features[key].float(), clip.encode_text(prompts))
+        if "lora" in self.card:
+            values = self.network(frames, prompts, self.recompute)
+        else:
+            (key, clip), = self._by_key()
+            statistics = clip_statistics(to_square(sixteen_frames(frames.float()), SIDE))
+            values = self.network(statistics, features[key].float(), clip.encode_text(prompts))
         return Measurement(self.network.overall(values), values)
 
     def probability(self, chosen: Tensor, rejected: Tensor) -> Tensor:
@@ -132,12 +164,8 @@ class Preference(Reward):
         return torch.sigmoid((chosen - rejected) / found["temperature"])
 
 
-def load_preference(network: PreferenceNetwork, folder: Path) -> dict[str, Any]:
-    """Fill `network` from a folder that `evalkit rewards train` wrote; returns its card. Errors as `Preference`."""
-    from safetensors import SafetensorError
-
-    from evalkit.mini.weights import load_weights
-
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder that `evalkit rewards train` wrote, its weights those that it describes. Errors as above."""
     weights, card = folder / WEIGHTS, folder / CARD
     for path in (weights, card):
         if not path.is_file():
@@ -149,8 +177,18 @@ def load_preference(network: PreferenceNetwork, folder: Path) -> dict[str, Any]:
         raise ValueError(f"{card}: not a card of evalkit rewards train: {error!r}") from error
     if (found := sha256_of(weights)) != expected:
         raise ValueError(f"{weights}: expected sha256 {expected}, as its card says, got {found}")
-    try:
-        load_weights(network, weights)
-    except SafetensorError as error:
-        raise ValueError(f"{weights}: not a safetensors file of PreferenceNetwork: {error}") from error
     return told
+
+
+def embedded_network(folder: Path) -> PreferenceNetwork:
+    """The network of such a folder. Errors as `Preference`."""
+    from safetensors import SafetensorError
+
+    from evalkit.mini.weights import load_weights
+
+    network = PreferenceNetwork()
+    try:
+        load_weights(network, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS}: not a safetensors file of PreferenceNetwork: {error}") from error
+    return network

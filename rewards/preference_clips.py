@@ -15,7 +15,7 @@ from torch import Tensor
 from evalkit.clips import ClipSpec
 from evalkit.data.corruptions import available_corruptions
 from evalkit.data.scene import SPLITS, make_scene
-from evalkit.data.truth import make_preference
+from evalkit.data.truth import Preference, make_preference
 from evalkit.data.video import VideoError, read_clips
 from evalkit.features.base import extract, make_extractor
 from evalkit.memory import keep_freed_memory
@@ -34,26 +34,55 @@ LABELS = {"a": 1, "b": -1, "tie": 0}
 SYNTHETIC_FIRST = 500_000  # of the training split: worlds of pairs are drawn from its beginning
 
 
-@dataclass
-class Examples:
-    """Pairs as a network reads them.
+@dataclass(kw_only=True)
+class Labelled:
+    """Pairs and what is said of them.
 
-    statistics (C, K), clips (C, 256), prompts (P, 256); rows (N, 3): the clips a and b and the prompt of each pair;
-    labels (N, 4): what is said of DIMENSIONS, 1 a, -1 b, 0 tie, NaN nothing. `pairs` names them, for splits.
+    rows (N, 3): the clips a and b and the prompt of each pair; labels (N, 4): what is said of DIMENSIONS, 1 a, -1 b,
+    0 tie, NaN nothing. `pairs` names them, for splits.
     """
 
-    statistics: Tensor
-    clips: Tensor
-    prompts: Tensor
     rows: Tensor
     labels: Tensor
     pairs: list[Pair]
     failures: list[str] = field(default_factory=list)
 
 
+@dataclass(kw_only=True)
+class Examples(Labelled):
+    """Pairs as the embedded network reads them: statistics (C, K), clips (C, 256), prompts (P, 256)."""
+
+    statistics: Tensor
+    clips: Tensor
+    prompts: Tensor
+
+
+@dataclass(kw_only=True)
+class Clips(Labelled):
+    """Pairs as frames on disk: a file of "frames", uint8 (T, 3, H, W), for each clip, and the prompts."""
+
+    files: list[Path]
+    prompts: list[str]
+
+    def frames(self, clip: int) -> Tensor:
+        """(T, 3, H, W) in [0, 1]."""
+        with np.load(self.files[clip], allow_pickle=False) as held:
+            return torch.from_numpy(held["frames"][0]).float() / 255
+
+
 def cached_map(folder: Path, name: str, tasks: Sequence[Task], function: Callable[[Task], Arrays], workers: int,
                what: Mapping[str, Any], progress: Progress = lambda *_: None) -> Arrays:
-    """The arrays of `function(task)` for all tasks, row under row; kept in `folder`, so that a killed run goes on.
+    """The arrays of `function(task)` for all tasks, row under row; kept as `cached_files` does."""
+    parts = []
+    for place in cached_files(folder, name, tasks, function, workers, what, progress):
+        with np.load(place, allow_pickle=False) as part:
+            parts.append(dict(part))
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def cached_files(folder: Path, name: str, tasks: Sequence[Task], function: Callable[[Task], Arrays], workers: int,
+                 what: Mapping[str, Any], progress: Progress = lambda *_: None) -> list[Path]:
+    """A file of the arrays of `function(task)` for each task, kept in `folder`, so that a killed run goes on.
 
     what: JSON-ready, all that the arrays depend on besides the tasks' numbers; where it differs from what lies in
     `folder`, that is measured again. The first error of a task is raised as it is.
@@ -80,11 +109,7 @@ def cached_map(folder: Path, name: str, tasks: Sequence[Task], function: Callabl
         np.savez(buffer, **arrays)
         write_atomic(places[k], buffer.getvalue())
         progress(name, done := done + 1, len(tasks))
-    parts = []
-    for place in places:
-        with np.load(place, allow_pickle=False) as part:
-            parts.append(dict(part))
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return places
 
 
 def _chunks(items: Sequence[Task]) -> list[Sequence[Task]]:
@@ -118,12 +143,30 @@ def world_examples(folder: Path, first: int, count: int, noise: float, workers: 
     pairs = [make_preference(seed, noise=noise) for seed in range(first, first + count)]
     found = cached_map(folder, "pairs", _chunks(range(first, first + count)), measure, workers,
                        {"first": first, "count": count} | _backbone(), progress)
-    rows = torch.arange(count)
+    return Examples(statistics=torch.from_numpy(found["statistics"]).flatten(0, 1),
+                    clips=torch.from_numpy(found["clips"]).flatten(0, 1), prompts=torch.from_numpy(found["prompts"]),
+                    **_of_world(pairs, first))
+
+
+def world_clips(folder: Path, first: int, count: int, noise: float, workers: int,
+                progress: Progress = lambda *_: None) -> Clips:
+    """The same pairs as frames."""
+    def render(version: tuple[int, str]) -> Arrays:
+        return {"frames": getattr(make_preference(version[0]), version[1]).frames().numpy()[None]}
+
+    pairs = [make_preference(seed, noise=noise) for seed in range(first, first + count)]
+    versions = [(seed, side) for seed in range(first, first + count) for side in "ab"]
+    files = cached_files(folder, "frames", versions, render, workers, {"first": first, "count": count}, progress)
+    return Clips(files=files, prompts=[pair.prompt for pair in pairs], **_of_world(pairs, first))
+
+
+def _of_world(pairs: Sequence[Preference], first: int) -> dict[str, Any]:
+    rows = torch.arange(len(pairs))
     labels = [[LABELS[pair.observed[name]] for name in DIMENSIONS] for pair in pairs]
-    named = [Pair(f"world/{first + k}/a", f"world/{first + k}/b", pair.prompt) for k, pair in enumerate(pairs)]
-    return Examples(*(torch.from_numpy(found[key]).flatten(0, 1) for key in ("statistics", "clips")),
-                    torch.from_numpy(found["prompts"]), torch.stack([2 * rows, 2 * rows + 1, rows], 1),
-                    torch.tensor(labels, dtype=torch.float32).reshape(-1, 4), named)
+    return {"rows": torch.stack([2 * rows, 2 * rows + 1, rows], 1),
+            "labels": torch.tensor(labels, dtype=torch.float32).reshape(-1, 4),
+            "pairs": [Pair(f"world/{first + k}/a", f"world/{first + k}/b", pair.prompt)
+                      for k, pair in enumerate(pairs)]}
 
 
 def file_examples(folder: Path, pairs: Sequence[Pair], spec: ClipSpec, workers: int,
@@ -132,9 +175,7 @@ def file_examples(folder: Path, pairs: Sequence[Pair], spec: ClipSpec, workers: 
 
     ValueError where a prompt is outside the language of the embedded backbone.
     """
-    videos = list(dict.fromkeys(video for pair in pairs for video in (pair.chosen, pair.rejected)))
-    prompts = list(dict.fromkeys(pair.prompt for pair in pairs))
-    stamps = [(video, Path(video).stat().st_size, Path(video).stat().st_mtime_ns) for video in videos]
+    videos, prompts = _named(pairs)
 
     def measure(paths: Sequence[str]) -> Arrays:
         read, errors = zip(*map(lambda path: _frames_of(path, spec), paths), strict=True)
@@ -145,17 +186,50 @@ def file_examples(folder: Path, pairs: Sequence[Pair], spec: ClipSpec, workers: 
 
     told = cached_map(folder, "prompts", _chunks(prompts), encode, 1, {"prompts": prompts} | _backbone())
     found = cached_map(folder, "videos", _chunks(videos), measure, workers,
-                       {"videos": stamps, "spec": spec.protocol()} | _backbone(), progress)
+                       {"videos": _stamps(videos), "spec": spec.protocol()} | _backbone(), progress)
     errors = dict(zip(videos, found["errors"].tolist(), strict=True))
+    statistics, clips, texts = map(torch.from_numpy, (found["statistics"], found["clips"], told["prompts"]))
+    return Examples(statistics=statistics, clips=clips, prompts=texts, **_of_files(pairs, errors, prompts))
+
+
+def file_clips(folder: Path, pairs: Sequence[Pair], spec: ClipSpec, workers: int,
+               progress: Progress = lambda *_: None) -> Clips:
+    """The same pairs as the frames that `spec` reads, each clip at its own size."""
+    videos, prompts = _named(pairs)
+
+    def read(path: str) -> Arrays:
+        frames, error = _frames_of(path, spec)
+        return {"frames": frames.numpy()[None], "errors": np.array([error], dtype="U300")}
+
+    files = cached_files(folder, "frames", videos, read, workers, {"videos": _stamps(videos), "spec": spec.protocol()},
+                         progress)
+    errors = {}
+    for video, file in zip(videos, files, strict=True):
+        with np.load(file, allow_pickle=False) as held:
+            errors[video] = str(held["errors"][0])
+    return Clips(files=files, prompts=prompts, **_of_files(pairs, errors, prompts))
+
+
+def _named(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    """Videos and prompts, each once."""
+    return (list(dict.fromkeys(video for pair in pairs for video in (pair.chosen, pair.rejected))),
+            list(dict.fromkeys(pair.prompt for pair in pairs)))
+
+
+def _stamps(videos: Sequence[str]) -> list[tuple[str, int, int]]:
+    return [(video, Path(video).stat().st_size, Path(video).stat().st_mtime_ns) for video in videos]
+
+
+def _of_files(pairs: Sequence[Pair], errors: Mapping[str, str], prompts: Sequence[str]) -> dict[str, Any]:
+    """Rows and labels of the pairs whose videos could be read; `errors` holds every video."""
     good = [pair for pair in pairs if not errors[pair.chosen] and not errors[pair.rejected]]
-    at, spoken = ({name: k for k, name in enumerate(names)} for names in (videos, prompts))
+    at, spoken = ({name: k for k, name in enumerate(names)} for names in (errors, prompts))
     labels = torch.full((len(good), 4), torch.nan)
     for row, pair in enumerate(good):
         labels[row, DIMENSIONS.index(pair.dimension)] = 0 if pair.tie else 1
     rows = torch.tensor([[at[pair.chosen], at[pair.rejected], spoken[pair.prompt]] for pair in good], dtype=torch.long)
-    statistics, clips, texts = map(torch.from_numpy, (found["statistics"], found["clips"], told["prompts"]))
-    failures = [f"{video}: {why}" for video, why in errors.items() if why]
-    return Examples(statistics, clips, texts, rows.reshape(-1, 3), labels, good, failures)
+    return {"rows": rows.reshape(-1, 3), "labels": labels, "pairs": good,
+            "failures": [f"{video}: {why}" for video, why in errors.items() if why]}
 
 
 def _frames_of(path: str, spec: ClipSpec) -> tuple[Tensor, str]:

@@ -1,6 +1,6 @@
-"""Temporal defects of small luma frames, weight-free: ghosting, duplicate frames, flicker, vanishing objects.
+"""Temporal defects of small frames, weight-free: ghosting, duplicate frames, flicker, vanishing objects.
 
-Every function takes luma (B, T, h, w) in [0, 1], short side about 64, and `whole` (B, T-1), 1.0 for pairs of frames
+The functions take luma (B, T, h, w) in [0, 1], short side about 64, and `whole` (B, T-1), 1.0 for pairs of frames
 within one shot and 0.0 across a cut, and returns (B,). Raw measurements, not yet levels.
 """
 from __future__ import annotations
@@ -12,6 +12,8 @@ from torch import Tensor
 STEP = 1 / 255  # one code value of 8-bit video
 CELLS = 8  # vanishing is looked for in cells of an eighth of the short side
 LINEAR = 0.25  # a pixel whose course bends by less than this share of its change is mixed, not moved
+LIGHT = 0.02  # added to mean luma where light is divided out
+LAG = 0.125  # seconds: neighbours at 8 frames a second
 SAME = 0.15  # a pair that differs by less than this share of the clip's usual difference is a duplicate
 
 
@@ -53,14 +55,54 @@ def vanishing(luma: Tensor, whole: Tensor) -> Tensor:
 
     A fourth-power mean over cells and time, so that one object which goes in one frame shows in a long clip.
     """
-    if luma.shape[1] < 4:
-        return luma.mean((1, 2, 3)) * 0
     cell = max(1, min(luma.shape[-2:]) // CELLS)
-    change = F.avg_pool2d(luma.diff(dim=1).abs(), cell).flatten(2)  # (B, T-1, cells)
+    return spikes(F.avg_pool2d(luma.diff(dim=1).abs(), cell), whole)
+
+
+def spikes(change: Tensor, whole: Tensor) -> Tensor:
+    """(B,) fourth-power mean over (B, T-1, h, w) of how far a change tops those just before and after, in its place.
+
+    What all places share is the camera's or the light's, and is taken off. 0 for fewer than four frames.
+    """
+    change = change.flatten(2)
+    if change.shape[1] < 3:
+        return change.sum((1, 2)) * 0
     spike = F.relu(change[:, 1:-1] - torch.maximum(change[:, :-2], change[:, 2:]))
-    spike = F.relu(spike - spike.median(2, keepdim=True).values)  # what all cells share is the camera's or the light's
+    spike = F.relu(spike - spike.median(2, keepdim=True).values)
     spike = spike * (whole[:, :-2] * whole[:, 1:-1] * whole[:, 2:])[:, :, None]
     return (spike.pow(4).mean((1, 2)) + (0.05 * STEP) ** 4).pow(0.25)
+
+
+def colour_flicker(frames: Tensor, whole: Tensor) -> Tensor:
+    """Mean length of the second difference of the mean colour of (B, T, 3, h, w), the change common to R, G, B left out.
+    """
+    mean = frames.mean((3, 4))
+    bend = mean[:, 2:] - 2 * mean[:, 1:-1] + mean[:, :-2]
+    bend = bend - bend.mean(2, keepdim=True)
+    length = (bend.square().sum(2) + (0.02 * STEP) ** 2).sqrt() - 0.02 * STEP
+    return mean_over(length, whole[:, 1:] * whole[:, :-1])
+
+
+def evenly_lit(luma: Tensor) -> Tensor:
+    """Luma (B, T, h, w) brought to the clip's mean in every frame: what is left changes by motion, not by light."""
+    mean = luma.mean((2, 3), keepdim=True)
+    return luma * ((mean.mean(1, keepdim=True) + LIGHT) / (mean + LIGHT))
+
+
+def persistence(luma: Tensor, whole: Tensor, fps: Tensor) -> Tensor:
+    """(B,) correlation, in [-1, 1], of a pixel's change with its own change `LAG` seconds before, fps (B,).
+
+    Where things move, a pixel's change is soon another; where frames are mixed, changes drag on. Changes of up to two
+    code values are noise. 0 for clips too short for two changes so far apart.
+    """
+    change = luma.diff(dim=1)
+    change = change.sign() * F.relu(change.abs() - 2 * STEP) * whole[:, :, None, None]
+    return torch.stack([_autocorrelation(one, max(1, round(LAG * rate))) for one, rate in zip(change, fps.tolist(), strict=True)])
+
+
+def _autocorrelation(change: Tensor, lag: int) -> Tensor:
+    """Of (T-1, h, w), a scalar."""
+    return (change[lag:] * change[:-lag]).sum() / (change.square().sum() + 1e-6)
 
 
 def _smooth_abs(x: Tensor, width: float) -> Tensor:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,13 @@ from evalkit.features.weights import sha256_of
 from evalkit.mini.weights import load_weights, save_weights
 from evalkit.results import write_atomic
 from evalkit.workers import available_cores
-from rewards.data import read_pairs, split_pairs
+from rewards.data import Pair, read_pairs, split_pairs
+from rewards.fitting import fit_pairs, step
 from rewards.losses import (
     Calibration,
     accuracy,
     accuracy_with_ties,
     best_tie_threshold,
-    bradley_terry,
-    bradley_terry_with_ties,
     expected_calibration_error,
     fit_calibration,
     tie_floor,
@@ -33,6 +32,7 @@ from rewards.preference import CARD, WEIGHTS, Preference, PreferenceNetwork
 from rewards.preference_clips import (
     DIMENSIONS,
     Examples,
+    Labelled,
     Progress,
     file_examples,
     shuffled,
@@ -40,9 +40,9 @@ from rewards.preference_clips import (
     world_examples,
 )
 
-BATCH, RATE, TRUNK_RATE, DECAY = 128, 3e-3, 3e-4, 0.05
+Found = TypeVar("Found", bound=Labelled)
+BATCH, RATE, TRUNK_RATE = 128, 3e-3, 3e-4
 PRETRAIN_BATCH, PRETRAIN_RATE, PRETRAIN_DECAY = 256, 2e-3, 0.02
-MOST_FLIPPED = 0.45  # share of wrong labels that a fit may believe in: at 0.5 they would say nothing
 FEWEST = 20  # pairs that are no ties from which a temperature can be fitted
 
 
@@ -62,6 +62,9 @@ class Config:
     held_out: float = 0.1  # of the pairs, to be judged by; as many more calibrate
     seed: int = 0
     max_failures: int = 0
+    backbone: str | None = None  # LoRA on this CLIP (see `rewards.lora.open_backbone`); None: the embedded networks
+    lora_rank: int = 16
+    device: str = "cpu"  # with a backbone: "auto", "cuda", ...
     workers: int | None = None  # None: all cores
     features: str | None = None  # where measured clips are kept; None: the folder "features" in `out`
 
@@ -70,7 +73,7 @@ class Config:
 class Trained:
     """The network, each dimension's calibration and tie threshold, and the card that was written."""
 
-    network: PreferenceNetwork
+    network: nn.Module
     calibrations: dict[str, Calibration]
     thresholds: dict[str, float]
     card: dict[str, Any]
@@ -82,32 +85,48 @@ def train(config: Config, progress: Progress = lambda *_: None, say: Callable[[s
 
     A run that was killed goes on from the clips it has measured, with the same result. UsageError for unusable pairs.
     """
+    if config.backbone is not None:
+        from rewards.train_lora import train_lora
+
+        return train_lora(config, progress, say, command)
     begun = time.monotonic()
     out = Path(config.out)
     examples = read_examples(config, progress, say)
-    statistics, severities = synthetic_defects(_features(config), config.synthetic, config.seed,
+    statistics, severities = synthetic_defects(features_folder(config), config.synthetic, config.seed,
                                                config.workers or available_cores(), progress)
-    try:
-        parts = split_pairs(examples.pairs, (1 - 2 * config.held_out, config.held_out, config.held_out), config.seed)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    fitting, calibrating, judging = (torch.tensor(part) for part in parts)
+    parts = divide(examples.pairs, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = PreferenceNetwork(statistics.shape[1])
         network.standardise(torch.cat([statistics, examples.statistics]))
         for told in pretrain(network, statistics, severities, config):
             progress("dialled defects", told["epoch"], config.pretrain_epochs)
-        for told in fit(network, examples, fitting, config):
+        for told in fit(network, examples, parts[0], config):
             progress("preferences", told["epoch"], config.epochs)
     save_weights(network, out / WEIGHTS)
     load_weights(network, out / WEIGHTS)  # half precision on disk: the card speaks of what was written
-    margins = margins_of(network, examples)
+    backbone = {"backbone": f"{statistics.shape[1]} weight-free statistics, mini_clip"}
+    return finish(config, network, margins_of(network, examples), examples, parts, backbone, begun, command)
+
+
+def divide(pairs: Sequence[Pair], config: Config) -> list[Tensor]:
+    """Rows of the pairs to fit, to calibrate and to judge by; UsageError where there are too few."""
+    try:
+        parts = split_pairs(pairs, (1 - 2 * config.held_out, config.held_out, config.held_out), config.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return [torch.tensor(part) for part in parts]
+
+
+def finish(config: Config, network: nn.Module, margins: Tensor, examples: Labelled, parts: Sequence[Tensor],
+           backbone: dict[str, Any], begun: float, command: str) -> Trained:
+    """Calibrate and judge the network, whose weights are written, by its margins (N, 4); write its card."""
+    out = Path(config.out)
+    fitting, calibrating, judging = parts
     calibrations, thresholds = calibrate(margins[calibrating], examples.labels[calibrating])
     card = {
         "kind": "video-evalkit preference", "version": Preference.version, "sha256": sha256_of(out / WEIGHTS),
-        "command": command, "config": asdict(config),
-        "backbone": f"{statistics.shape[1]} weight-free statistics, mini_clip",
+        "command": command, "config": asdict(config), **backbone,
         "n": {"pairs": len(examples.pairs), "fitted": len(fitting), "calibrated": len(calibrating),
               "judged": len(judging), "videos left out": len(examples.failures)},
         "failures": examples.failures,
@@ -123,21 +142,29 @@ def train(config: Config, progress: Progress = lambda *_: None, say: Callable[[s
 def read_examples(config: Config, progress: Progress = lambda *_: None,
                   say: Callable[[str], None] = lambda _: None) -> Examples:
     """The pairs that `config` asks for, measured; UsageError where there are none or too many are bad."""
+    folder, workers = features_folder(config), config.workers or available_cores()
+    return read_with(config, say, lambda: world_examples(folder, config.first, config.world, config.noise, workers,
+                                                         progress),
+                     lambda pairs: file_examples(folder, pairs, Preference.spec, workers, progress))
+
+
+def read_with(config: Config, say: Callable[[str], None], of_world: Callable[[], Found],
+              of_files: Callable[[list[Pair]], Found]) -> Found:
+    """What one of the two readers makes of the pairs that `config` asks for; UsageError as `read_examples`."""
     if (config.pairs is None) == (config.world is None):
         raise UsageError("expected either pairs (a JSONL file) or a number of pairs of the world")
-    folder, workers = _features(config), config.workers or available_cores()
     if config.world is not None:
         if config.world < 1:
             raise UsageError(f"expected at least 1 pair of the world, got {config.world}")
         try:
-            return world_examples(folder, config.first, config.world, config.noise, workers, progress)
+            return of_world()
         except ValueError as error:
             raise UsageError(str(error)) from error
     found = read_pairs(config.pairs, config.max_failures)
     for row in found.bad:
         say(f"left out: {row}")
     try:
-        examples = file_examples(folder, found.pairs, Preference.spec, workers, progress)
+        examples = of_files(found.pairs)
     except ValueError as error:
         raise UsageError(f"{config.pairs}: {error}") from error
     for failure in examples.failures:
@@ -149,7 +176,8 @@ def read_examples(config: Config, progress: Progress = lambda *_: None,
     return examples
 
 
-def _features(config: Config) -> Path:
+def features_folder(config: Config) -> Path:
+    """Where measured clips are kept."""
     return Path(config.features) if config.features else Path(config.out) / "features"
 
 
@@ -166,7 +194,7 @@ def pretrain(network: PreferenceNetwork, statistics: Tensor, severities: Tensor,
         total = 0.0
         for rows in shuffled(len(statistics), PRETRAIN_BATCH, generator):
             loss = defect_loss(*network.read_defects(statistics[rows]), severities[rows])
-            _step(optimizer, schedule, loss)
+            step(optimizer, schedule, loss)
             total += loss.item() * len(rows) / len(statistics)
         yield {"epoch": epoch + 1, "loss": total}
     network.eval()
@@ -180,40 +208,12 @@ def defect_loss(presence: Tensor, severity: Tensor, truth: Tensor) -> Tensor:
 
 
 def fit(network: PreferenceNetwork, examples: Examples, rows: Tensor, config: Config) -> Iterator[dict[str, Any]]:
-    """Fit heads, and the trunk a little, to the labels of `rows`; the share of wrong labels is learnt along."""
-    labels = examples.labels[rows]
-    sharpness = nn.Parameter(torch.full((len(DIMENSIONS),), 3.0))  # log of what margins are multiplied by
-    doubt = nn.Parameter(torch.tensor(-3.0))
+    """Fit heads, and the trunk a little, to the labels of `rows`."""
     trunk = [*network.body.parameters(), *network.defects.parameters()]
     mine = {id(parameter) for parameter in trunk}
     heads = [parameter for parameter in network.parameters() if id(parameter) not in mine]
-    optimizer = torch.optim.AdamW([{"params": heads}, {"params": trunk},
-                                   {"params": [sharpness, doubt], "weight_decay": 0.0}], weight_decay=DECAY)
-    generator = torch.Generator().manual_seed(config.seed)
-    steps = config.epochs * max(1, round(len(rows) / BATCH))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [RATE, TRUNK_RATE, RATE], max(1, steps))
-    loss_of = bradley_terry_with_ties if config.ties else bradley_terry
-    for epoch in range(config.epochs):
-        network.train()
-        total = 0.0
-        for chosen in shuffled(len(rows), BATCH, generator):
-            margins = _margins(network, examples, rows[chosen]) * sharpness.exp()
-            flip = MOST_FLIPPED * doubt.sigmoid()
-            loss = margins.sum() * 0
-            for k in range(len(DIMENSIONS)):
-                if len(told := labels[chosen, k].isfinite().nonzero()[:, 0]):
-                    loss = loss + loss_of(margins[told, k], labels[chosen[told], k], flip=flip).mean()
-            _step(optimizer, schedule, loss)
-            total += loss.item() * len(chosen) / len(rows)
-        yield {"epoch": epoch + 1, "loss": total, "flip": flip.item()}
-    network.eval()
-
-
-def _step(optimizer: torch.optim.Optimizer, schedule: Any, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    schedule.step()
+    return fit_pairs(network, lambda chosen: _margins(network, examples, chosen), examples.labels, rows, config,
+                     [(heads, RATE), (trunk, TRUNK_RATE)], RATE, BATCH)
 
 
 def _margins(network: PreferenceNetwork, examples: Examples, rows: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from contextlib import AbstractContextManager
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from evalkit.features.weights import MissingWeights as MissingWeights
 
@@ -33,20 +35,35 @@ class Extractor(nn.Module):
         return {"extractor": self.key, "version": self.version, "weights_sha256": self.weights_sha256}
 
 
-def extract(extractor: Extractor, frames: Tensor) -> FeatureTree:
+def extract(extractor: Extractor, frames: Tensor, recompute: bool = False) -> FeatureTree:
     """Run `extractor` over (B, T, 3, H, W) frames: (B, T, D), (B, D) or a dict, by its level.
 
     Networks run in micro-batches of one fixed size, the last padded with its own last row: kernels choose other
-    algorithms for other batch sizes, and results would differ in the last digits with the batch size.
+    algorithms for other batch sizes, and results would differ in the last digits with the batch size. `recompute`
+    keeps nothing of what lies inside a micro-batch for the gradient, and computes it a second time there
+    (checkpointing). Weight-free computations stay in float32 under autocast, which networks follow.
     """
+    run = partial(checkpoint, extractor, use_reentrant=False) if recompute else extractor
+    if extractor.weights_sha256 is None:
+        with in_float32(frames):
+            return _extract(extractor, run, frames)
+    return _extract(extractor, run, frames)
+
+
+def in_float32(like: Tensor) -> AbstractContextManager:
+    """Where autocast is off on the device of `like`: 8 bits of mantissa are too few for differences of frames."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _extract(extractor: Extractor, run: Callable[[Tensor], FeatureTree], frames: Tensor) -> FeatureTree:
     if extractor.level == "sequence":
-        return extractor(frames)
+        return run(frames)
     rows = frames.flatten(0, 1) if extractor.level == "frame" else frames
     outputs = []
     for chunk in rows.split(extractor.micro_batch):
         missing = extractor.micro_batch - len(chunk)
         padded = torch.cat([chunk, chunk[-1:].expand(missing, *chunk.shape[1:])]) if missing else chunk
-        outputs.append(extractor(padded)[: len(chunk)])
+        outputs.append(run(padded)[: len(chunk)])
     features = torch.cat(outputs)
     return features.unflatten(0, frames.shape[:2]) if extractor.level == "frame" else features
 

@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Print the reward of each video, what it is made of, and the mean with its 95 % interval."
     parser.add_argument("videos", help="folder, glob, manifest (JSONL, CSV, Parquet), WebDataset tar or one video")
     add_input_arguments(parser)
+    parser.add_argument("--segments", type=float, metavar="SECONDS",
+                        help="score segments of so many seconds and average; --json tells each segment's reward")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", type=Path, metavar="FILE", help="also write everything as JSON")
     form.add_argument("--csv", action="store_true", help="print CSV: video, prompt, reward, components")
@@ -48,6 +50,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         check_writable(args.json.parent)
     reward = open_reward(args.reward)
+    if args.segments is not None:
+        reward = _by_segments(reward, args.segments)
     rows = list(score_items(reward, items, args))
     good = [k for k, row in enumerate(rows) if not row.errors]
     values = [rows[k].values[label_of(reward)] for k in good]
@@ -85,6 +89,15 @@ def open_reward(text: str) -> Reward:
     except (ValueError, MissingWeights) as error:
         also = "" if Path(text).exists() or text in available_rewards() else ", and there is no such folder"
         raise UsageError(f"{error}{also}") from error
+
+
+def _by_segments(reward: Reward, seconds: float) -> Reward:
+    from rewards.segments import Segments
+
+    try:
+        return Segments(reward, seconds)
+    except ValueError as error:
+        raise UsageError(f"--segments: {error}") from error
 
 
 def label_of(reward: Reward) -> str:
@@ -152,7 +165,10 @@ def _as_dict(reward: Reward, item: VideoItem, row: VideoRow) -> dict[str, Any]:
     told: dict[str, Any] = {"video": row.name, "prompt": item.prompt}
     if row.errors:
         return told | {"error": "; ".join(row.errors.values())}
-    return told | {"reward": row.values[label_of(reward)], "components": row.components[label_of(reward)]}
+    label = label_of(reward)
+    told |= {"reward": row.values[label], "components": row.components[label]}
+    curve = row.curves[label].get("segments")
+    return told if curve is None else told | {"segments": curve.tolist()}
 
 
 def _print_lines(found: dict[str, Any]) -> None:

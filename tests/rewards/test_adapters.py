@@ -153,8 +153,8 @@ def test_plain_function_takes_what_scripts_and_trl_hand_over():
 
 def test_adapters_give_the_rewards_own_number():
     frames = videos(2, frames=6)
-    found = plain_reward("farm")(list(frames))
-    assert found == pytest.approx(Farm()(frames).tolist(), abs=1e-6)
+    found = plain_reward("farm", fps=8)(list(frames))
+    assert found == pytest.approx(Farm()(frames, fps=8).tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("make", [FastVideoReward, plain_reward, verl_omni_score, flow_factory_reward])

@@ -5,6 +5,8 @@ from evalkit.data.corruptions import corrupt
 from evalkit.features.base import extract, make_extractor
 from rewards.coherence import coherence, jerk, midpoint
 
+FPS = 24.0
+
 
 def glide(num_frames=32, size=64, speed=0.7, seed=0):
     """(T, 3, H, W) uint8 of a 1/f texture that glides evenly, `speed` pixels a frame."""
@@ -20,7 +22,7 @@ def glide(num_frames=32, size=64, speed=0.7, seed=0):
 
 def score(frames):
     motion = extract(make_extractor("motion"), frames[None].float() / 255)
-    value, parts = coherence(motion)
+    value, parts = coherence(motion, torch.tensor([FPS]))
     return value.item(), {name: part.item() for name, part in parts.items()}
 
 

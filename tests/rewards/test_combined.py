@@ -44,7 +44,7 @@ def test_sum_is_of_standardised_rewards_times_their_weights(three, seen):
 
 def test_raw_sum_is_of_the_rewards_as_they_are(three, seen):
     frames, prompts, fps = seen
-    wanted = (0.5 * load_reward("farm")(frames) + 0.3 * load_reward("clip_alignment_mini")(frames, prompts)
+    wanted = (0.5 * load_reward("farm")(frames, fps=fps) + 0.3 * load_reward("clip_alignment_mini")(frames, prompts)
               + load_reward("cinematic_composition")(frames, fps=fps))
     assert torch.allclose(three.raw()(frames, prompts, fps), wanted, atol=1e-5)
 
@@ -54,7 +54,8 @@ def test_components_add_up_and_show_the_parts_of_the_parts(three, seen):
     found = three.components(frames, prompts, fps)
     total = 0.5 * found["farm"] + 0.3 * found["clip_alignment_mini"] + found["cinematic_composition"]
     assert torch.allclose(three(frames, prompts, fps), total, atol=1e-5)
-    assert torch.allclose(found["farm.coherence"], load_reward("farm").components(frames)["coherence"], atol=1e-5)
+    alone = load_reward("farm").components(frames, fps=fps)
+    assert torch.allclose(found["farm.coherence"], alone["coherence"], atol=1e-5)
     assert {"farm.aesthetic", "cinematic_composition.thirds"} <= set(found)
 
 
@@ -83,9 +84,9 @@ def test_algebra_of_rewards_is_that_of_their_numbers(seen):
 def test_list_of_unequal_clips_is_scored_one_by_one(seen):
     both = load_reward("farm") + load_reward("temporal_flicker")
     clips = [seen[0][0], seen[0][1][:9, :, :64]]
-    together = both(clips)
+    together = both(clips, fps=8)
     assert together.shape == (2,)
-    assert torch.allclose(together, torch.cat([both(clip[None]) for clip in clips]), atol=1e-5)
+    assert torch.allclose(together, torch.cat([both(clip[None], fps=8) for clip in clips]), atol=1e-5)
 
 
 def test_gradient_reaches_every_frame_in_float32_and_bfloat16(three, seen):
@@ -120,7 +121,7 @@ def test_reward_without_a_shipped_scale_is_refused_with_how_to_get_one(seen):
 
 def test_scale_of_other_options_of_a_reward_is_not_used(seen):
     with pytest.raises(ValueError, match="other options"):
-        (1 * load_reward("farm", kappa=0.9))(seen[0])
+        (1 * load_reward("farm", kappa=0.9))(seen[0], fps=8)
 
 
 def test_shipped_scales_are_of_the_rewards_as_they_are_now():

@@ -7,6 +7,8 @@ from evalkit.features.base import Extractor, MissingWeights, extract, make_extra
 from evalkit.metrics.base import make_metric
 from rewards.farm import FRAMES, Farm
 
+FPS = 24.0
+
 
 def scene(num_frames=20, size=72, seed=0):
     """(1, T, 3, H, W) in [0, 1]: a 1/f texture that glides, with a little noise of the camera."""
@@ -27,14 +29,14 @@ def corrupted(frames, name, severity):
 
 def test_the_sum_grows_with_the_clip_and_the_mean_does_not():
     short, long = scene(20)[:, :10], scene(20)
-    ratio = (Farm(pooling="sum", weight=0.0)(long) / Farm(pooling="sum", weight=0.0)(short)).item()
+    ratio = (Farm(pooling="sum", weight=0.0)(long, fps=FPS) / Farm(pooling="sum", weight=0.0)(short, fps=FPS)).item()
     assert ratio == pytest.approx(2, rel=0.05)
-    assert Farm(weight=0.0)(long).item() == pytest.approx(Farm(weight=0.0)(short).item(), rel=0.05)
+    assert Farm(weight=0.0)(long, fps=FPS).item() == pytest.approx(Farm(weight=0.0)(short, fps=FPS).item(), rel=0.05)
 
 
 def test_reward_is_mean_minus_kappa_std_plus_lambda_coherence():
     frames, reward = scene(), Farm(weight=1.7, kappa=0.3)
-    found = reward.measure(frames, {"motion": extract(make_extractor("motion"), frames)}, None, None)
+    found = reward.measure(frames, {"motion": extract(make_extractor("motion"), frames)}, None, torch.tensor([FPS]))
     curve = found.curves["aesthetic"][0].double()
     wanted = curve.mean() - 0.3 * curve.std(correction=0) + 1.7 * found.components["coherence"][0]
     assert found.value.item() == pytest.approx(wanted.item(), abs=1e-4)
@@ -47,29 +49,30 @@ def test_one_ugly_frame_costs_more_than_its_share():
     ugly[:, 7] = 1.0
     robust = Farm(weight=0.0, kappa=0.5)
     plain = Farm(weight=0.0, kappa=0.0)
-    assert (robust(frames) - robust(ugly)).item() > 2 * (plain(frames) - plain(ugly)).item() > 0
+    lost, share = (float(reward(frames, fps=FPS) - reward(ugly, fps=FPS)) for reward in (robust, plain))
+    assert lost > 2 * share > 0
 
 
 @pytest.mark.parametrize("hack", ["static", "repeat", "crossfade", "temporal_blur", "luma_flicker", "noise",
                                   "camera_jitter", "shuffle", "over_exposure"])
 def test_farm_falls_under_every_hack(hack):
     frames = scene()
-    assert Farm()(corrupted(frames, hack, 3)) < Farm()(frames)
+    assert Farm()(corrupted(frames, hack, 3), fps=FPS) < Farm()(frames, fps=FPS)
 
 
 def test_metric_is_the_reward_itself_with_its_components():
     frames = scene()
     metric = make_metric("farm")
     features = {"motion": extract(make_extractor("motion"), frames)}
-    measured = metric.measure(ClipBatch(frames, features=features), None)
-    assert torch.equal(measured.value, Farm()(frames))
+    measured = metric.measure(ClipBatch(frames, fps=torch.tensor([FPS]), features=features), None)
+    assert torch.equal(measured.value, Farm()(frames, fps=FPS))
     assert {"aesthetic", "coherence", "dynamic_floor", "duplicates"} <= set(measured.components)
     assert metric.higher_is_better
 
 
 def test_gradient_is_finite_and_reaches_every_frame():
     frames = scene(24).requires_grad_()
-    Farm()(frames).sum().backward()
+    Farm()(frames, fps=FPS).sum().backward()
     assert frames.grad.isfinite().all()
     assert (frames.grad.abs().amax((0, 2, 3, 4)) > 0).all()
 
@@ -77,7 +80,7 @@ def test_gradient_is_finite_and_reaches_every_frame():
 @pytest.mark.parametrize("num_frames", [2, 3, 4, 7])
 def test_a_black_clip_has_a_finite_score_and_gradient(num_frames):
     frames = torch.zeros(1, num_frames, 3, 32, 48, requires_grad=True)
-    reward = Farm()(frames)
+    reward = Farm()(frames, fps=FPS)
     reward.sum().backward()
     assert -0.25 < reward.item() < 2
     assert frames.grad.isfinite().all()
@@ -86,7 +89,8 @@ def test_a_black_clip_has_a_finite_score_and_gradient(num_frames):
 def test_a_clip_scores_the_same_alone_and_in_a_batch():
     clips = torch.cat([scene(10, seed=k) for k in range(5)])
     reward = Farm()
-    assert reward(clips).tolist() == pytest.approx([reward(clip[None]).item() for clip in clips], abs=1e-5)
+    alone = [reward(clip[None], fps=FPS).item() for clip in clips]
+    assert reward(clips, fps=FPS).tolist() == pytest.approx(alone, abs=1e-5)
 
 
 def test_any_extractor_of_one_number_a_frame_can_be_the_aesthetic():
@@ -99,7 +103,7 @@ def test_any_extractor_of_one_number_a_frame_can_be_the_aesthetic():
 
     frames = scene(FRAMES)
     reward = Farm(aesthetic="brightness_of_ten", weight=0.0, kappa=0.0)
-    assert reward(frames).item() == pytest.approx(frames.mean().item(), abs=1e-5)
+    assert reward(frames, fps=FPS).item() == pytest.approx(frames.mean().item(), abs=1e-5)
     assert reward.parameters_of_protocol()["aesthetic"] == "brightness_of_ten"
 
 
@@ -128,7 +132,7 @@ def test_real_clips_score_lower_step_by_step(assets, defect):
     clips = [read_clips(path, [spec])[spec][0].frames[None] / 255.0 for path in paths]
     reward = Farm().requires_grad_(False)
     with torch.no_grad():
-        scores = torch.tensor([[reward(corrupted(clip, defect, severity)).item() for clip in clips]
+        scores = torch.tensor([[reward(corrupted(clip, defect, severity), fps=FPS).item() for clip in clips]
                                for severity in (0, 2, 4)])
     assert (scores.mean(1).diff() < 0).all()
     assert (scores[2] < scores[0]).all()

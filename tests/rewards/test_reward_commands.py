@@ -132,8 +132,8 @@ def test_label_chooses_the_better_sample_of_each_prompt(samples, tmp_path, comma
     assert [set(row) for row in told] == [{"chosen", "rejected", "prompt", "tie", "dimension", "rater"}] * 2
     reward = load_reward("farm")
     for row in told:
-        better, worse = (reward(read_video(out.parent / row[side], Farm.spec).frames[None].float() / 255).item()
-                         for side in ("chosen", "rejected"))
+        clips = [read_video(out.parent / row[side], Farm.spec) for side in ("chosen", "rejected")]
+        better, worse = (reward(clip.frames[None].float() / 255, fps=clip.fps).item() for clip in clips)
         assert better > worse
         assert row["rater"] == "reward:farm" and row["dimension"] == "overall" and row["tie"] is False
     assert len({row["prompt"] for row in told}) == 2

@@ -1,0 +1,68 @@
+"""evalkit baseline vae, pretrain, sft, dpo, reward-gradient and nft."""
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from typing import Any
+
+MODULES = {"pretrain": "pretrain", "sft": "sft", "dpo": "dpo", "reward-gradient": "reward_gradient", "nft": "nft",
+           "vae": "vae"}
+
+
+def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
+    from baselines.flags import add_flags
+
+    module = import_module(f"baselines.{MODULES[action]}")
+    add_flags(parser, module.Config, module.PRESETS)
+
+
+def main(args: argparse.Namespace) -> int:
+    from baselines.flags import read_flags
+
+    module = import_module(f"baselines.{MODULES[args.action]}")
+    return run(module, read_flags(args, module.Config, module.PRESETS))
+
+
+def run(module: Any, config: Any) -> int:
+    """Train, and say where the checkpoint lies."""
+    import json
+    import os
+    import warnings
+    from pathlib import Path
+
+    from baselines.train import SUMMARY, settle_folder, train
+    from evalkit.errors import UsageError
+    from evalkit.features.weights import MissingWeights
+    from evalkit.progress import shown_progress
+
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about themselves
+    settle_folder(Path(config.out), config)
+    stage = None
+    try:
+        with shown_progress("steps") as advance:
+            stage = module.build(config)
+            card = train(stage, config, lambda name, done, of: advance(name, done, of, None))
+    except (ValueError, MissingWeights) as error:
+        raise error if isinstance(error, UsageError) else UsageError(str(error)) from error
+    except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise UsageError(out_of_memory(config, stage)) from error
+        raise
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    summary = json.loads((Path(config.out) / SUMMARY).read_text())
+    if summary["stopped"]:
+        print(f"stopped early: {summary['stopped']}")
+    print(f"{config.out}: {card.stage}, step {card.step}, checkpoint {card.identity}")
+    return 0
+
+
+def out_of_memory(config: Any, stage: Any) -> str:
+    """What takes memory, and the flags that help."""
+    if stage is None:
+        return "out of memory already while the model was loaded: take a smaller --preset, or --device cpu"
+    whole = sum(p.nbytes for p in stage.model.transformer.parameters()) / 2**30
+    learnt = sum(p.numel() for p in stage.parameters().values()) * 16 / 2**30
+    return (f"out of memory: the weights take {whole:.1f} GiB, and gradients, optimizer and mean of those that learn "
+            f"{learnt:.1f} GiB; the rest are activations. Try --accumulate {2 * config.accumulate} (the same result), "
+            "--checkpointing, or a smaller --batch-size")

@@ -1,0 +1,198 @@
+"""Captioned videos as training data: read once, encoded once, kept by content; those that cannot be read are listed."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.model import VideoDiffusion
+from baselines.presets import Preset
+from baselines.stage import Batch, Shard
+from evalkit.cache import Cache, cache_key
+from evalkit.data.items import VideoItem
+from evalkit.data.video_types import VideoError
+from evalkit.errors import UsageError
+from evalkit.features.weights import sha256_of
+from evalkit.results import write_atomic
+
+FAILURES = "failures.json"
+Progress = Callable[[str, int, int], None]
+
+
+class ClipStore:
+    """Clips of a model's own size by row: "frames" uint8 or, where it works on latents, "latents"; and "text".
+
+    Encoded when first asked for and kept in `folder`, so that a killed run goes on; what is small stays in memory.
+    """
+
+    def __init__(self, model: VideoDiffusion, items: Sequence[VideoItem], folder: str | Path,
+                 in_memory: int = 4 << 30, as_pixels: bool = False) -> None:
+        self.model, self.items, self.cache = model, list(items), Cache(folder)
+        self.failures: dict[str, str] = {}
+        self._encoder = "pixels" if model.vae is None or as_pixels else _hash_of(model.vae)
+        self._kept: dict[int, dict[str, Tensor]] = {}
+        self._free = in_memory
+        self._texts: dict[str, Tensor] = {}
+
+    def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
+        """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
+        good = []
+        for k, item in enumerate(self.items):
+            try:
+                self._encoded(k)
+                good.append(k)
+            except (VideoError, ValueError, OSError) as error:
+                self.failures[item.name] = " ".join(str(error).split())
+            progress("encoding", k + 1, len(self.items))
+        if self.failures and report is not None:
+            write_atomic(report, (json.dumps(self.failures, indent=1) + "\n").encode())
+        if len(self.failures) > max_failures or not good:
+            name, why = next(iter(self.failures.items()))
+            raise UsageError(f"{len(self.failures)} of {len(self.items)} videos cannot be used, more than "
+                             f"--max-failures {max_failures} allows; the first: {name}: {why}")
+        self.items = [self.items[k] for k in good]
+        self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
+
+    def rows(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """The clips of these rows and their text, stacked, on the model's device."""
+        return self.clips(index) | {"text": torch.stack([self._text(self.items[k].prompt or "") for k in index])}
+
+    def clips(self, index: Sequence[int]) -> dict[str, Tensor]:
+        """The same without text."""
+        found = [self._encoded(k) for k in index]
+        return {name: torch.stack([one[name] for one in found]).to(self.model.device) for name in found[0]}
+
+    def frames(self, index: Sequence[int]) -> Tensor:
+        """(B, T, 3, H, W) float in [0, 1] of these rows, as a reward sees them."""
+        found = [read_frames(self.items[k], self.model.preset) for k in index]
+        return torch.stack(found).to(self.model.device).float() / 255
+
+    def _encoded(self, k: int) -> dict[str, Tensor]:
+        if k in self._kept:
+            return self._kept[k]
+        preset, item = self.model.preset, self.items[k]
+        key = cache_key(kind="clip", content=content_of(item), encoder=self._encoder, frames=preset.num_frames,
+                        fps=preset.fps, size=[preset.height, preset.width], rate=item.fps)
+        found = self.cache.load_tensors(key)
+        if found is None:
+            frames = read_frames(item, preset)
+            found = {"frames": frames} if self._encoder == "pixels" else {
+                "latents": self.model.encode(frames[None])[0].half().cpu()}
+            self.cache.store_tensors(key, found)
+        size = sum(value.nbytes for value in found.values())
+        if size <= self._free:
+            self._kept[k], self._free = found, self._free - size
+        return found
+
+    def _text(self, prompt: str) -> Tensor:
+        if prompt not in self._texts:
+            self._texts[prompt] = self.model.encode_prompts([prompt])[0]
+        return self._texts[prompt]
+
+
+class VideoClips:
+    """Batches of a store's clips: every clip once an epoch, in an order drawn anew for each."""
+
+    def __init__(self, store: ClipStore, seed: int, weights: Tensor | None = None) -> None:
+        self.store, self.seed, self.weights = store, seed, weights
+
+    def batches(self, start: int, shard: Shard, batch_size: int) -> Iterator[Batch]:
+        step, rows = start, shard.rows(batch_size)
+        while True:
+            index = epoch_rows(len(self.store.items), step, batch_size, self.seed)
+            mine = [index[row] for row in rows]
+            tensors = self.store.rows(mine)
+            if self.weights is not None:
+                tensors["weights"] = self.weights[mine].to(self.store.model.device)
+            yield Batch(tensors, [self.store.items[k].name for k in mine], rows)
+            step += 1
+
+
+def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> list[int]:
+    """Which of `count` rows the batch of `step` holds, going through permutations one after the other."""
+    places = range(step * batch_size, (step + 1) * batch_size)
+    orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+              for epoch in {place // count for place in places}}
+    return [orders[place // count][place % count] for place in places]
+
+
+def open_clips(model: VideoDiffusion, where: str, cache: str, seed: int, max_failures: int = 0,
+               progress: Progress = lambda *_: None) -> VideoClips:
+    """All captioned videos that `where` means, encoded. UsageError where there are none, or any has no prompt."""
+    store = ClipStore(model, captioned(where), cache)
+    store.prepare(max_failures, Path(cache) / FAILURES, progress)
+    return VideoClips(store, seed)
+
+
+def captioned(where: str) -> list[VideoItem]:
+    """The videos that `where` means, spelt as for `evalkit run`; UsageError where one has no prompt."""
+    from evalkit.data.datasets import find_videos
+
+    manifest = Path(where) / "prompts.jsonl"  # as `evalkit baseline sample` and `evalkit world render` leave it
+    try:
+        items = find_videos(manifest if manifest.is_file() else where)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    bare = [item.name for item in items if not item.prompt]
+    if bare:
+        raise UsageError(f"{where}: {len(bare)} of {len(items)} videos have no prompt ({', '.join(bare[:3])}); give a "
+                         "manifest with the columns path and prompt, or a data set that has captions")
+    return items
+
+
+def read_frames(item: VideoItem, preset: Preset) -> Tensor:
+    """uint8 (T, 3, H, W) of the preset's size and rate, from the start. ValueError or VideoError where it has none.
+
+    A .npy file of exactly this shape is read without PyAV.
+    """
+    if str(item.source).endswith(".npy"):
+        frames = torch.from_numpy(np.load(item.source, allow_pickle=False))
+        if frames.dtype == torch.uint8 and tuple(frames.shape) == (preset.num_frames, preset.height, preset.width, 3):
+            return frames.permute(0, 3, 1, 2).contiguous()
+    from evalkit.clips import ClipSpec
+    from evalkit.data.video import read_clips
+
+    spec = ClipSpec(num_frames=preset.num_frames, min_frames=preset.num_frames, fps=preset.fps,
+                    size=(preset.height, preset.width))
+    found = read_clips(item.source, [spec], fps=item.fps)[spec]
+    if isinstance(found, VideoError):
+        raise found
+    return found[0].frames
+
+
+def content_of(item: VideoItem) -> str:
+    """sha256 of a file, or of a folder of frames."""
+    path = Path(item.source)
+    if path.is_file():
+        return sha256_of(path)
+    from evalkit.data.video import content_hash
+
+    return content_hash(item.source)
+
+
+def _hash_of(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def select(items: Sequence[VideoItem], rewards: Sequence[float], how: str, keep: float) -> list[int]:
+    """Rows by reward: "top", the share `keep` of all; "best", the best of each prompt; "all". UsageError otherwise."""
+    order = sorted(range(len(items)), key=lambda k: -rewards[k])
+    if how == "top":
+        return sorted(order[: max(1, round(keep * len(items)))])
+    if how == "best":
+        best: dict[Any, int] = {}
+        for k in order:
+            best.setdefault(items[k].prompt, k)
+        return sorted(best.values())
+    if how in ("all", "weighted"):
+        return list(range(len(items)))
+    raise UsageError(f"--select: expected all, top, best or weighted, got {how!r}")

@@ -1,0 +1,217 @@
+"""One object around diffusers' own classes: prompts and noise to videos, for training and for sampling."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baselines.presets import Preset
+from baselines.text import TextEncoder, build_text_encoder
+
+LEAST_T = 0.05  # a velocity read from a clean prediction divides by t, by this at least (Li & He, 2025)
+TRAIN_STEPS = 1000  # WanTransformer3DModel is told t times this
+
+
+class VideoDiffusion:
+    """A transformer that predicts velocities, a VAE or none, a text encoder and a scheduler.
+
+    `network` is what is called for velocities: the transformer, or what a trainer wraps around it. With `dtype` other
+    than float32 it runs under autocast.
+    """
+
+    def __init__(self, preset: Preset, transformer: nn.Module, text: TextEncoder, vae: nn.Module | None = None) -> None:
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        self.preset, self.transformer, self.text = preset, transformer, text
+        self.vae = None if vae is None else vae.eval().requires_grad_(False)
+        self.network: Callable[..., Any] = transformer
+        self.scheduler = FlowMatchEulerDiscreteScheduler(shift=preset.shift)
+        self.dtype = torch.float32
+        check_frame_count(preset, preset.num_frames)
+
+    @classmethod
+    def build(cls, preset: Preset, seed: int = 0) -> VideoDiffusion:
+        """With random weights, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            text = build_text_encoder(preset)  # first: it may not be there, and the others can take long
+            return cls(preset, build_transformer(preset), text, build_vae(preset))
+
+    @classmethod
+    def from_pretrained(cls, preset: Preset, name: str) -> VideoDiffusion:
+        """The weights of a diffusers pipeline (folder or hub name), at the clip size of `preset`.
+
+        ValueError where the transformer is not of the preset's shape.
+        """
+        from dataclasses import replace
+
+        from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+        transformer = WanTransformer3DModel.from_pretrained(name, subfolder="transformer", torch_dtype=torch.bfloat16)
+        wrong = {key: transformer.config[key] for key, value in preset.transformer.items()
+                 if key in transformer.config and _plain(transformer.config[key]) != _plain(value)}
+        if wrong:
+            raise ValueError(f"{name}: its transformer is not of this preset: {wrong}")
+        vae = AutoencoderKLWan.from_pretrained(name, subfolder="vae", torch_dtype=torch.float32)
+        settings = {key: value for key, value in vae.config.items() if not key.startswith("_")}
+        return cls(replace(preset, vae=settings), transformer, build_text_encoder(preset, name), vae)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.transformer.parameters()).device
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> VideoDiffusion:
+        """Move all parts; `dtype` is what the transformer computes in, by default bfloat16 on a GPU."""
+        for part in (self.transformer, self.text, self.vae):
+            if part is not None:
+                part.to(device)
+        self.dtype = dtype or (torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        if self.dtype == torch.float32:
+            self.transformer.float()  # pipelines come in bfloat16
+        return self
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(C, T, H, W) of the latents of one clip."""
+        preset = self.preset
+        if self.vae is None:
+            return 3, preset.num_frames, preset.height, preset.width
+        time, space = factors(self.vae)
+        return self.vae.config.z_dim, (preset.num_frames - 1) // time + 1, preset.height // space, preset.width // space
+
+    @torch.no_grad()
+    def encode(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W), uint8 or float in [0, 1], -> latents (B, C, t, h, w) of about unit variance.
+
+        ValueError for another shape, or a number of frames that the VAE does not bring back.
+        """
+        if frames.ndim != 5 or frames.shape[2] != 3:
+            raise ValueError(f"expected (B, T, 3, H, W), got {tuple(frames.shape)}")
+        check_frame_count(self.preset, frames.shape[1])
+        frames = frames.to(self.device)
+        frames = frames.float() if frames.is_floating_point() else frames.float() / 255
+        pixels = (2 * frames - 1).transpose(1, 2)
+        if self.vae is None:
+            return pixels
+        mean, std = self._statistics()
+        return (self.vae.encode(pixels).latent_dist.mode() - mean) / std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, t, h, w) -> frames (B, T, 3, H, W) float32 in [0, 1]; differentiable."""
+        if self.vae is not None:
+            mean, std = self._statistics()
+            latents = self.vae.decode(latents.float() * std + mean).sample
+        return ((latents.float().transpose(1, 2) + 1) / 2).clamp(0, 1)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, length, dim) states; each distinct prompt is encoded once."""
+        distinct = list(dict.fromkeys(prompts))
+        rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
+        return self.text(distinct)[rows.to(self.text.device)]
+
+    def velocity(self, x_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """Predicted noise - x (B, C, t, h, w) in float32, for times t (B,) in [0, 1] and states of the prompts."""
+        with self.autocast():
+            out = self.network(x_t, t * TRAIN_STEPS, text, return_dict=False)[0].float()
+        if self.preset.prediction == "velocity":
+            return out
+        return (x_t.float() - out) / t.clamp_min(LEAST_T).reshape(-1, 1, 1, 1, 1)
+
+    def autocast(self) -> Any:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    @contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """Within it, velocities come from the bare transformer, whatever a trainer wraps around it."""
+        wrapped, self.network = self.network, self.transformer
+        try:
+            yield
+        finally:
+            self.network = wrapped
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """(B, C, t, h, w) standard normal, each row by its own seed alone, the same on every device."""
+        rows = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(rows).to(self.device)
+
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
+               gradient_steps: int = 0) -> Tensor:
+        """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed; see `sample_latents`."""
+        alone = {prompt: self.encode_prompts([prompt]) for prompt in dict.fromkeys(prompts)}  # whatever the others are
+        text = torch.cat([alone[prompt] for prompt in prompts])
+        latents = self.sample_latents(text, self.noise(seeds), steps, guidance, gradient_steps)
+        with torch.set_grad_enabled(gradient_steps > 0):
+            return self.decode(latents)
+
+    def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float,
+                       gradient_steps: int = 0) -> Tensor:
+        """Euler steps from `noise` to latents, with classifier-free guidance where it is not 1.
+
+        Gradient flows through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
+        """
+        if steps < 1 or not 0 <= gradient_steps <= steps:
+            raise ValueError(f"expected at least 1 step, with gradient through 0 to all, got {steps}, {gradient_steps}")
+        self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=self.device)
+        nothing = self.encode_prompts([""]).expand_as(text) if guidance != 1 else None
+        x = noise
+        for k, timestep in enumerate(self.scheduler.timesteps):
+            with torch.set_grad_enabled(k >= steps - gradient_steps):
+                t = (timestep / TRAIN_STEPS).expand(len(x))
+                x = self.scheduler.step(self._guided(x, t, text, nothing, guidance), timestep, x, return_dict=False)[0]
+        return x
+
+    def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float) -> Tensor:
+        if nothing is None:
+            return self.velocity(x, t, text)
+        without, with_text = self.velocity(x.repeat(2, 1, 1, 1, 1), t.repeat(2), torch.cat([nothing, text])).chunk(2)
+        return without + guidance * (with_text - without)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        return tuple(torch.tensor(values, device=self.device).reshape(1, -1, 1, 1, 1)
+                     for values in (config.latents_mean, config.latents_std))
+
+
+def build_transformer(preset: Preset) -> nn.Module:
+    """diffusers' WanTransformer3DModel with random weights; its last layer is 0, so that training starts calmly."""
+    from diffusers import WanTransformer3DModel
+
+    transformer = WanTransformer3DModel(**preset.transformer)
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    return transformer
+
+
+def build_vae(preset: Preset) -> nn.Module | None:
+    """diffusers' AutoencoderKLWan with random weights, or None where pixels are the latents."""
+    if preset.vae is None:
+        return None
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(**preset.vae)
+
+
+def factors(vae: nn.Module) -> tuple[int, int]:
+    """By how much it shortens time and each side."""
+    return 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
+
+
+def check_frame_count(preset: Preset, num_frames: int) -> None:
+    """ValueError for a number of frames that would come back from the VAE, or out of the patches, as another one."""
+    if preset.vae is not None and num_frames % 4 != 1:
+        below = (num_frames - 1) // 4 * 4 + 1
+        raise ValueError(f"expected 4k + 1 frames, which the VAE brings back whole, got {num_frames}; take "
+                         f"{max(below, 1)} or {below + 4}")
+    patch = preset.transformer["patch_size"][0]
+    if preset.vae is None and num_frames % patch:
+        raise ValueError(f"expected a multiple of {patch} frames, got {num_frames}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value

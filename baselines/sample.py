@@ -1,0 +1,154 @@
+"""Prompts to a folder of videos that evalkit reads: one file per prompt and seed, each with a sidecar; resumable."""
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.checkpoints import load_model, read_card
+from baselines.model import VideoDiffusion
+from baselines.prompts import read_prompts
+from evalkit.devices import choose_device
+from evalkit.errors import UsageError
+from evalkit.results import write_atomic
+
+MANIFEST = "prompts.jsonl"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Config:
+    """`evalkit baseline sample`."""
+
+    source: str = ""  # the checkpoint to sample from
+    prompts: str = "world:100"  # world:N, world:N:SPLIT, a .txt, a table with a column prompt, or a suite
+    out: str = "samples"
+    samples: int = 1  # of each prompt
+    seed: int = 0  # of the first sample; the others follow
+    steps: int = 20
+    guidance: float = 3.0  # 1: none
+    lora_scale: float = 1.0  # of the last adapter: 0 is what it stands on, above 1 exaggerates
+    level: str = "simple"  # of the world's scenes: simple or full
+    register: str = "terse"  # of the world's captions
+    batch_size: int = 16
+    format: str = "auto"  # mp4, or npy (T, H, W, 3), which needs no PyAV; auto: mp4 where PyAV is there
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video to make: its path without suffix below the folder, its prompt and its seed."""
+
+    name: str
+    prompt: str
+    seed: int
+
+
+def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
+    """Make what is missing in `config.out`; returns its manifest, which lists all.
+
+    A sample depends on its prompt, its seed and the settings alone; a folder that holds samples of other settings, or
+    of another checkpoint, is a UsageError. Under torchrun every process makes its share.
+    """
+    if min(config.samples, config.steps, config.batch_size) < 1:
+        raise UsageError("--samples, --steps and --batch-size: expected at least 1 each")
+    prompts = read_prompts(config.prompts, config.level, config.register)
+    wanted = [Sample(prompt.name(k), prompt.text, config.seed + k) for prompt in prompts for k in range(config.samples)]
+    settings = {"checkpoint": read_card(config.source).identity, "steps": config.steps, "guidance": config.guidance,
+                "lora_scale": config.lora_scale}
+    folder, suffix = Path(config.out), _suffix(config.format)
+    missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if missing:
+        model = load_model(config.source, config.lora_scale).to(choose_device(config.device))
+        done = len(wanted) - len(missing)
+        for count, _ in enumerate(make(model, missing[rank::world], folder, settings, suffix, config.batch_size), 1):
+            progress("samples", done + count * world, len(wanted))
+    return write_manifest(folder, wanted, suffix, _rate(config.source))
+
+
+def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings: dict[str, Any], suffix: str,
+         batch_size: int) -> Iterator[Sample]:
+    """Write the samples, each with its sidecar, and yield them.
+
+    Batches are filled up to their size: a sample must not depend on how many others there are. ValueError for prompts
+    that the text encoder cannot read, before anything is made.
+    """
+    model.encode_prompts([one.prompt for one in wanted])
+    for start in range(0, len(wanted), batch_size):
+        batch = list(wanted[start: start + batch_size])
+        filled = batch + [batch[-1]] * (batch_size - len(batch))
+        with torch.no_grad():
+            frames = model.sample([one.prompt for one in filled], [one.seed for one in filled], settings["steps"],
+                                  settings["guidance"])
+        for one, clip in zip(batch, frames, strict=False):
+            write_sample(folder / f"{one.name}{suffix}", (255 * clip).round().to(torch.uint8).cpu(), model.preset.fps)
+            row = {"prompt": one.prompt, "seed": one.seed, "fps": model.preset.fps} | settings
+            write_atomic(folder / f"{one.name}.json", (json.dumps(row, indent=1) + "\n").encode())
+            yield one
+
+
+def is_done(folder: Path, one: Sample, settings: dict[str, Any], suffix: str) -> bool:
+    """Whether the sample is there. UsageError where its sidecar is of another one: it would be mixed with these."""
+    path = folder / f"{one.name}.json"
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path}: not a sidecar of a sample: {error}") from error
+    wanted = {"prompt": one.prompt, "seed": one.seed} | settings
+    differ = [f"{name} {found.get(name)!r}, now {value!r}" for name, value in wanted.items()
+              if found.get(name) != value]
+    if differ:
+        raise UsageError(f"{path} is of another sample: {'; '.join(differ)}. Give another --out")
+    return (folder / f"{one.name}{suffix}").is_file()
+
+
+def write_sample(path: Path, frames: Tensor, fps: float) -> None:
+    """uint8 (T, 3, H, W) to an .mp4 that keeps edges of colours, or to an .npy."""
+    if path.suffix == ".npy":
+        buffer = BytesIO()
+        np.save(buffer, frames.permute(0, 2, 3, 1).contiguous().numpy())
+        write_atomic(path, buffer.getvalue())
+        return
+    from evalkit.data.synthetic import WORLD_FILE
+    from evalkit.data.video import write_video
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, frames, fps, **WORLD_FILE)
+
+
+def write_manifest(folder: Path, wanted: Sequence[Sample], suffix: str, fps: float) -> Path:
+    """path, prompt, seed and fps of every sample that is there."""
+    rows = [{"path": f"{one.name}{suffix}", "prompt": one.prompt, "seed": one.seed, "fps": fps} for one in wanted
+            if (folder / f"{one.name}{suffix}").is_file()]
+    return write_atomic(folder / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def _suffix(kind: str) -> str:
+    if kind == "auto":
+        kind = "mp4" if _has_pyav() else "npy"
+    if kind not in ("mp4", "npy"):
+        raise UsageError(f"--format: expected mp4, npy or auto, got {kind!r}")
+    return f".{kind}"
+
+
+def _has_pyav() -> bool:
+    try:
+        return find_spec("av") is not None
+    except ValueError:  # as a test leaves it that makes it missing
+        return False
+
+
+def _rate(source: str) -> float:
+    return read_card(source).preset.fps

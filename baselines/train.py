@@ -1,0 +1,237 @@
+"""The one training loop of all stages. What a stage trains on, and its loss, is in the module of its name."""
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from baselines.checkpoints import Checkpoint
+from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
+from baselines.stage import Batch, Draws, Shard, Stage
+from baselines.tracking import open_trackers
+from evalkit.errors import UsageError
+from evalkit.results import write_atomic
+
+STATE, CONFIG, SUMMARY = "state.pt", "config.json", "summary.json"
+MAY_CHANGE = ("log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "checkpointing",
+              "trackers", "keep_every", "overwrite")  # between a stopped run and its resumption
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every stage has: saved in the run's folder. Steps and batches are those of all processes together."""
+
+    out: str = ""
+    steps: int = 1000
+    batch_size: int = 16  # clips, or pairs
+    accumulate: int = 1  # parts in which a process computes its share of the batch
+    lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: int = 50
+    decay: str = "constant"  # or cosine
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.99
+    seed: int = 0
+    spike: float = 20.0  # times the recent median loss at which training stops
+    log_every: int = 10
+    save_every: int = 200
+    keep_every: int = 0  # steps between checkpoints that are kept; 0: only the last
+    eval_every: int = 0  # 0: never
+    patience: int = 3  # evaluations of a rising proxy and a falling held-out value; 0: go on
+    device: str = "auto"
+    compile: bool = False
+    checkpointing: bool = False  # of activations: less memory, more time
+    trackers: tuple[str, ...] = ("tensorboard",)  # of accelerate; log.jsonl is always written
+    overwrite: bool = False  # start anew in a folder that holds another run
+
+
+def train(stage: Stage, config: LoopConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> Checkpoint:
+    """Train to the end and write the averaged weights to `config.out`; a run that was stopped goes on where it was.
+
+    Diverged where a loss is no number or a spike, UsageError where the folder holds another run.
+    """
+    run = _Run(stage, config)
+    batches = stage.batches(run.step, run.shard)
+    while run.step < config.steps and not run.stopped:
+        batch = next(batches)
+        run.advance(batch)
+        progress(stage.name, run.step, config.steps)
+        if run.is_due(config.log_every):
+            run.log()
+        if run.is_due(config.eval_every):
+            run.evaluate()
+        if run.is_due(config.save_every) and run.step < config.steps:
+            run.save()
+        if config.keep_every and run.step % config.keep_every == 0:
+            run.write_model(run.out / f"step-{run.step:06d}")
+    return run.finish()
+
+
+class _Run:
+    """One run: model and optimizer under accelerate, averaged weights, guard, logs, and where it stands."""
+
+    def __init__(self, stage: Stage, config: LoopConfig) -> None:
+        from accelerate import Accelerator
+
+        self.stage, self.config, self.out = stage, config, Path(config.out)
+        if config.batch_size < 1 or config.accumulate < 1 or config.steps < 1:
+            raise UsageError("--steps, --batch-size and --accumulate: expected at least 1 each")
+        settle_folder(self.out, config)
+        cpu = stage.model.device.type == "cpu"
+        self.accelerator = Accelerator(cpu=cpu, gradient_accumulation_steps=config.accumulate,
+                                       log_with=open_trackers(self.out, config.trackers), project_dir=str(self.out))
+        self.shard = Shard(self.accelerator.process_index, self.accelerator.num_processes)
+        if config.batch_size < self.shard.world * config.accumulate:
+            raise UsageError(f"--batch-size {config.batch_size}: expected at least {self.shard.world} processes x "
+                             f"{config.accumulate} parts")
+        self.parameters = stage.parameters()
+        self.optimizer = self._wrap()
+        self.ema, self.guard = Ema(self.parameters, config.ema), Guard(config.spike)
+        self.step, self.stopped, self.history, self._waiting = 0, "", [], []
+        self._begun = time.perf_counter()
+        self._resume()
+        self.accelerator.init_trackers("run", init_kwargs={})
+
+    def _wrap(self) -> Any:
+        config, module = self.config, self.stage.module()
+        decayed = [p for p in self.parameters.values() if p.ndim > 1]
+        others = [p for p in self.parameters.values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}] + (
+            [{"params": others, "weight_decay": 0.0}] if others else [])
+        fused = self.stage.model.device.type == "cuda"
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=fused)
+        if config.checkpointing:
+            module.enable_gradient_checkpointing()
+        if config.compile:
+            module.compile_repeated_blocks()
+        self.network, optimizer = self.accelerator.prepare(module.train(), optimizer)
+        self.stage.install(self.network)
+        return optimizer
+
+    def advance(self, batch: Batch) -> None:
+        """One step of the optimizer."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * rate_at(self.step, config.steps, config.warmup, config.decay)
+        batch.draws = Draws(config.seed, self.step, config.batch_size, self.stage.model.device)
+        edges = [round(k * len(batch) / config.accumulate) for k in range(config.accumulate + 1)]
+        found: list[dict[str, Tensor]] = []
+        norm = torch.zeros(())
+        for start, stop in pairwise(edges):
+            with self.accelerator.accumulate(self.network):
+                losses = self.stage.loss(batch.part(start, stop))
+                share = (stop - start) * config.accumulate * self.shard.world / config.batch_size
+                self.accelerator.backward(losses["loss"] * share)  # uneven parts count by their rows
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), config.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                found.append({name: value.detach() * share for name, value in losses.items()})
+        self.ema.update(self.step)
+        means = {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+        self._waiting.append((self.step, means, norm.detach(), batch.names))
+        self.step += 1
+
+    def is_due(self, every: int) -> bool:
+        return bool(every) and (self.step % every == 0 or self.step == self.config.steps)
+
+    def log(self) -> None:
+        """Check and record the steps since the last time; Diverged where one was bad."""
+        if not self._waiting:
+            return
+        steps, means, norms, names = zip(*self._waiting, strict=True)
+        keys = list(means[0])
+        table = torch.stack([torch.stack([one[key].float() for key in keys]) for one in means])  # (steps, keys)
+        table = self.accelerator.reduce(table, "mean").cpu()
+        gradients = torch.stack([norm.float().to(self.stage.model.device) for norm in norms]).cpu()
+        self.guard.check(steps, table[:, keys.index("loss")], gradients, names, self.out)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.accelerator.log(dict(zip(keys, table.mean(0).tolist(), strict=True)) | {
+            "gradient": gradients.mean().item(), "lr": rate, "seconds": time.perf_counter() - self._begun}, self.step)
+        self._waiting.clear()
+
+    def evaluate(self) -> None:
+        """Held-out numbers of the averaged weights; sets `stopped` where proxy and held-out part."""
+        self.log()
+        with self.ema.applied(), torch.no_grad():
+            found = self.stage.evaluate(self.step)
+        if not found:
+            return
+        self.history.append({"step": self.step} | found)
+        self.accelerator.log({f"held-out/{name}": value for name, value in found.items()}, self.step)
+        judged = [row for row in self.history if {"proxy", "held_out"} <= set(row)]
+        if has_diverged([row["proxy"] for row in judged], [row["held_out"] for row in judged], self.config.patience):
+            self.stopped = (f"step {self.step}: for {self.config.patience} evaluations the reward that is optimized "
+                            "has risen while the held-out one has fallen")
+
+    def save(self) -> None:
+        self.log()
+        if self.accelerator.is_main_process:
+            write_state(self.out / STATE, {
+                "step": self.step, "weights": {name: p.detach() for name, p in self.parameters.items()},
+                "optimizer": self.optimizer.state_dict(), "ema": self.ema.values,
+                "guard": [self.guard.start, *self.guard.recent],
+                "history": self.history, "stage": self.stage.state()})
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        state = read_state(self.out / STATE)
+        if state is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["weights"][name])
+                self.ema.values[name].copy_(state["ema"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stage.load_state(state["stage"])
+        self.guard.start, *self.guard.recent = state["guard"]
+        self.step, self.history = state["step"], state["history"]
+
+    def write_model(self, folder: Path) -> Checkpoint:
+        """The averaged weights as a checkpoint of their own."""
+        self.log()
+        card = None
+        if self.accelerator.is_main_process:
+            card = self.stage.save(folder, self.step, self.ema.values)
+        self.accelerator.wait_for_everyone()
+        return card or Checkpoint(self.stage.name, self.step, self.stage.model.preset, "")
+
+    def finish(self) -> Checkpoint:
+        self.save()
+        card = self.write_model(self.out)
+        if self.accelerator.is_main_process:
+            summary = {"steps": self.step, "stopped": self.stopped, "evaluations": self.history,
+                       "seconds": round(time.perf_counter() - self._begun, 1), "checkpoint": card.identity}
+            write_atomic(self.out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+        self.stage.install(self.stage.module())
+        self.accelerator.end_training()
+        return card
+
+
+def settle_folder(out: Path, config: LoopConfig) -> None:
+    """Save the configuration, on the first process; UsageError where `out` holds a run with another one."""
+    if not config.out:
+        raise UsageError("--out: expected a folder for the run")
+    if os.environ.get("RANK", "0") != "0":
+        return
+    wanted = json.loads(json.dumps(asdict(config)))
+    path = out / CONFIG
+    if path.is_file() and not config.overwrite:
+        before = json.loads(path.read_text())
+        differ = [f"{name}: {before.get(name)!r}, now {value!r}" for name, value in wanted.items()
+                  if before.get(name) != value and name not in MAY_CHANGE]
+        if differ:
+            raise UsageError(f"{out} holds a run with {'; '.join(differ)}. Give another --out, or --overwrite to start "
+                             "anew there")
+    elif config.overwrite:
+        for name in (STATE, SUMMARY, "log.jsonl"):
+            (out / name).unlink(missing_ok=True)
+    write_atomic(path, (json.dumps(wanted | {"overwrite": False}, indent=1) + "\n").encode())

@@ -1,0 +1,131 @@
+"""A small video autoencoder of diffusers' AutoencoderKLWan class, for presets whose model works on latents."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from baselines.checkpoints import Checkpoint, save_vae
+from baselines.data import FAILURES, ClipStore, captioned, epoch_rows
+from baselines.model import VideoDiffusion, build_vae
+from baselines.presets import find_preset
+from baselines.stage import Batch, Shard, Stage
+from baselines.text import HashedWords
+from baselines.train import LoopConfig
+from evalkit.devices import choose_device
+from evalkit.errors import UsageError
+
+MEASURED = 64  # clips from which the statistics of latents are taken
+PRESETS: dict[str, dict[str, Any]] = {"ucf101": {}, "webvid": {"batch_size": 4}}
+
+
+@dataclass(frozen=True)
+class Config(LoopConfig):
+    """`evalkit baseline vae`; the defaults are those of the preset ucf101."""
+
+    out: str = "runs/vae"
+    preset: str = "ucf101"
+    data: str = ""  # videos, spelt as for evalkit run
+    steps: int = 4000
+    batch_size: int = 16
+    lr: float = 5e-4
+    warmup: int = 100
+    decay: str = "cosine"
+    ema: float = 0.995
+    kl: float = 1e-6  # weight of the divergence from a standard normal, per latent number
+    edges: float = 0.5  # weight of differences between neighbours in space and time, which keep detail and motion
+    cache: str = ""  # folder of read videos; default: encoded, in the run's folder
+    max_failures: int = 0
+
+
+class Reconstruction(nn.Module):
+    """frames in [-1, 1] (B, 3, T, H, W) -> L1 error, that of differences, and the divergence per latent number."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        posterior = self.vae.encode(pixels).latent_dist
+        decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
+        edges = [(decoded.diff(dim=axis) - pixels.diff(dim=axis)).abs().mean() for axis in (2, 3, 4)]
+        kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        return (decoded - pixels).abs().mean(), torch.stack(edges).mean(), kl
+
+
+class Autoencoding(Stage):
+    """Bring clips back through the bottleneck."""
+
+    name = "vae"
+
+    def __init__(self, model: VideoDiffusion, store: ClipStore, config: Config) -> None:
+        self.model, self.store, self.config = model, store, config
+        self._whole = Reconstruction(model.vae.requires_grad_(True))
+        self._network: nn.Module = self._whole
+
+    def module(self) -> nn.Module:
+        return self._whole
+
+    def install(self, network: nn.Module) -> None:
+        self._network = network
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        return dict(self.model.vae.named_parameters())
+
+    def batches(self, start: int, shard: Shard) -> Iterator[Batch]:
+        step, rows = start, shard.rows(self.config.batch_size)
+        while True:
+            index = epoch_rows(len(self.store.items), step, self.config.batch_size, self.config.seed)
+            mine = [index[row] for row in rows]
+            yield Batch({"frames": self.store.clips(mine)["frames"]}, [self.store.items[k].name for k in mine], rows)
+            step += 1
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        pixels = (2 * (batch["frames"].float() / 255) - 1).transpose(1, 2)
+        noise = batch.draws.noise(batch.rows, self.model.latent_shape)
+        with self.model.autocast():
+            error, edges, kl = self._network(pixels, noise)
+        return {"loss": error + self.config.edges * edges + self.config.kl * kl, "error": error, "kl": kl}
+
+    def save(self, folder: Path, step: int, weights: Mapping[str, Tensor]) -> Checkpoint:
+        """With the mean and spread of each channel of the latents, by the weights that are saved."""
+        own = {name: p.detach().clone() for name, p in self.parameters().items()}
+        self.model.vae.load_state_dict(weights)
+        preset = self.model.preset
+        self.model.preset = replace(preset, vae=dict(preset.vae) | self._statistics())
+        card = save_vae(self.model, folder, step, weights)
+        self.model.vae.load_state_dict(own)
+        return card
+
+    @torch.no_grad()
+    def _statistics(self) -> dict[str, list[float]]:
+        rows = list(range(min(MEASURED, len(self.store.items))))
+        latents = torch.cat([self._latents([row]) for row in rows]).transpose(0, 1).flatten(1)  # (C, all)
+        return {"latents_mean": latents.mean(1).tolist(), "latents_std": latents.std(1).clamp_min(1e-3).tolist()}
+
+    def _latents(self, rows: list[int]) -> Tensor:
+        frames = self.store.clips(rows)["frames"].float() / 255
+        return self.model.vae.encode((2 * frames - 1).transpose(1, 2)).latent_dist.mode().float().cpu()
+
+
+def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> Autoencoding:
+    """The stage that a configuration asks for. UsageError where there are no videos, or the preset has no VAE."""
+    preset = find_preset(config.preset)
+    if not preset.vae:
+        raise UsageError(f"--preset {config.preset} has no VAE of ours to train; those that do: {', '.join(PRESETS)}")
+    if config.compile or config.checkpointing:
+        raise UsageError("--compile and --checkpointing are for transformers: this class of VAE has neither")
+    if not config.data:
+        raise UsageError("expected --data with videos, spelt as for evalkit run")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        vae = build_vae(preset)
+    pixels = VideoDiffusion(preset, nn.Linear(1, 1), HashedWords(1, 1), vae).to(choose_device(config.device))
+    cache = config.cache or f"{config.out}/encoded"
+    store = ClipStore(pixels, captioned(config.data), cache, as_pixels=True)
+    store.prepare(config.max_failures, Path(cache) / FAILURES, progress)
+    return Autoencoding(pixels, store, config)
