@@ -14,16 +14,16 @@ from rewards.temporal_artifacts import STEP, mean_over
 # Prices per unit of measurement. Searched for on the tuning part of the hack suite (`hack_clips`), then rounded: real
 # clips there pay about 0.7 in all.
 PRICES = {
-    "midpoint": 0.2,
+    "midpoint": 0.15,
     "residual": 12.0,
     "jerk": 10.0,
-    "luma_jerk": 2.0,
-    "chroma_jerk": 75.0,
+    "luma_jerk": 2.5,
+    "chroma_jerk": 60.0,
     "spike": 4.0,
-    "residual_spike": 12.0,
-    "duplicates": 1.0,
+    "residual_spike": 10.0,
+    "duplicates": 0.85,
     "ghosting": 1.6,
-    "persistence": 2.3,
+    "persistence": 2.0,
 }
 DYNAMIC_FLOOR = 0.005  # luma, set by judgement: a clip whose `variation` is this much gets half
 USUAL_BEND = 1.5  # of real footage, see `midpoint`

@@ -34,9 +34,9 @@ def photographic(frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     luma = to_luma(small)
     contrast = (luma.var((2, 3), correction=0) + 1e-8).sqrt()
     costs = {
-        "sharpness": 4.0 * torch.log1p(spatial_artifacts.blur(luma) / BLUR),
-        "noise": 2.0 * torch.log1p((spatial_artifacts.noise(to_luma(frames)) / NOISE).square()),
-        "blockiness": 0.05 * spatial_artifacts.blockiness(to_luma(frames).flatten(0, 1)[:, None]).view(luma.shape[:2]),
+        "sharpness": 4.5 * torch.log1p(spatial_artifacts.blur(luma) / BLUR),
+        "noise": 2.8 * torch.log1p((spatial_artifacts.noise(to_luma(frames)) / NOISE).square()),
+        "blockiness": 0.04 * spatial_artifacts.blockiness(to_luma(frames).flatten(0, 1)[:, None]).view(luma.shape[:2]),
         "exposure": 0.25 * _outside(luma.mean((2, 3)), *EXPOSURE, widths=(0.03, 0.08)),
         "clipping": 3.0 * _clipped(small),
         "contrast": 0.3 * _outside(_relative(contrast, luma), *CONTRAST, widths=(0.08, 0.08)),

@@ -74,8 +74,7 @@ def spikes(change: Tensor, whole: Tensor) -> Tensor:
 
 
 def colour_flicker(frames: Tensor, whole: Tensor) -> Tensor:
-    """Mean length of the second difference of the mean colour of (B, T, 3, h, w), the change common to R, G, B left out.
-    """
+    """Mean length of the second difference of the mean colour of (B, T, 3, h, w), less what R, G and B share."""
     mean = frames.mean((3, 4))
     bend = mean[:, 2:] - 2 * mean[:, 1:-1] + mean[:, :-2]
     bend = bend - bend.mean(2, keepdim=True)
@@ -97,7 +96,8 @@ def persistence(luma: Tensor, whole: Tensor, fps: Tensor) -> Tensor:
     """
     change = luma.diff(dim=1)
     change = change.sign() * F.relu(change.abs() - 2 * STEP) * whole[:, :, None, None]
-    return torch.stack([_autocorrelation(one, max(1, round(LAG * rate))) for one, rate in zip(change, fps.tolist(), strict=True)])
+    lags = [max(1, round(LAG * rate)) for rate in fps.tolist()]
+    return torch.stack([_autocorrelation(one, lag) for one, lag in zip(change, lags, strict=True)])
 
 
 def _autocorrelation(change: Tensor, lag: int) -> Tensor:

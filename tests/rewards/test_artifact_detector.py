@@ -132,17 +132,18 @@ def test_a_reward_does_not_depend_on_its_batch_or_on_how_large_the_picture_is_st
         reward(pair[0][None, :7])
 
 
-@pytest.mark.parametrize(("label", "name"), [("boundary", "blur"), ("texture", "noise"), ("movement", "shuffle"),
-                                             ("object", "pop_up")])
+@pytest.mark.parametrize(("label", "name"), [("boundary", "over_sharpen"), ("texture", "stripes"),
+                                             ("movement", "twisting_joint"), ("object", "vanish")])
 def test_the_chance_of_a_label_rises_with_the_severity_of_its_defect_and_the_reward_falls(reward, clips, label, name):
-    shown = torch.stack([torch.stack([inject(clip, name, severity, seed=k, fps=8.0) for severity in (0, 2, 5)])
-                         for k, clip in enumerate(clips)], 1).float() / 255
-    with torch.no_grad():
-        clean, plain, severe = ({"reward": float(reward(one).mean())} |
-                                {key: float(value.mean()) for key, value in reward.components(one).items()}
-                                for one in shown)
-    assert clean[label] < plain[label] < severe[label] and clean["reward"] > plain["reward"] > severe["reward"]
-    assert severe[label] == max(severe[key] for key in LABELS)
+    chances, rewards = [], []
+    for severity in (0, 1, 3, 5):
+        shown = torch.stack([inject(clip, name, severity, seed=k, fps=8.0) for k, clip in enumerate(clips)])
+        with torch.no_grad():
+            found = reward.measure_any(shown.float() / 255, None, None)
+        chances.append(found.components[label].mean().item())
+        rewards.append(found.value.mean().item())
+    assert chances == sorted(chances) and rewards == sorted(rewards, reverse=True) and chances[-1] > chances[0] + 0.3
+    assert chances[-1] == max(value.mean() for value in found.components.values())
 
 
 def test_held_out_scenes_of_the_world_are_told_apart(reward, tmp_path):
@@ -226,7 +227,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order():
 def test_an_interval_over_clips_is_wider_than_one_over_cases_that_are_taken_as_independent():
     rng = np.random.default_rng(1)
     clip = np.repeat(np.arange(20), 10)
-    present = np.tile([True, False], 100)
+    present = clip % 2 == 0
     scores = present + rng.normal(0, 1.5, 20)[clip] + rng.normal(0, 0.5, 200)
     whole, single = detection(scores, present, clip), detection(scores, present)
     assert whole.auroc.value == single.auroc.value and whole.n == 200 and whole.positives == 100

@@ -4,6 +4,8 @@ import torch
 from evalkit.data.corruptions import corrupt
 from evalkit.features.base import extract, make_extractor
 from rewards.coherence import coherence, jerk, midpoint
+from rewards.frames import to_luma
+from rewards.temporal_artifacts import colour_flicker, evenly_lit, persistence, spikes
 
 FPS = 24.0
 
@@ -58,3 +60,39 @@ def test_what_happens_across_a_cut_does_not_count():
     pan, other = glide(16), glide(16, seed=1)
     cut = score(torch.cat([pan, other]))[0]
     assert cut == pytest.approx((score(pan)[0] + score(other)[0]) / 2, abs=0.06)
+
+
+def test_colour_flicker_is_blind_to_light_and_sees_a_hue_that_jumps():
+    grey = torch.full((1, 12, 3, 8, 8), 0.5)
+    jumps = 0.1 * torch.tensor([1.0, -1.0]).repeat(6)[None, :, None, None, None]
+    whole = torch.ones(1, 11)
+    assert colour_flicker(grey + jumps, whole).item() == pytest.approx(0, abs=1e-6)
+    red = torch.tensor([1.0, 0.0, 0.0])[None, None, :, None, None]
+    # second differences of +-0.4 in red alone: less their mean they are (2/3, -1/3, -1/3) of it
+    assert colour_flicker(grey + jumps * red, whole).item() == pytest.approx(0.4 * (2 / 3) ** 0.5, rel=1e-3)
+
+
+def test_a_still_picture_that_brightens_changes_nowhere_once_evenly_lit():
+    light = torch.linspace(0.4, 0.9, 10)[None, :, None, None]
+    picture = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    before, after = picture * light, evenly_lit(picture * light)
+    assert after.diff(dim=1).abs().mean() < 0.1 * before.diff(dim=1).abs().mean()
+
+
+def test_mixed_frames_drag_on_and_moving_ones_do_not_at_any_rate():
+    for fps in (24, 48):
+        mixed_over = fps // 4  # frames: a quarter of a second
+        luma = to_luma(glide(48, speed=33.6 / fps)[None].float() / 255)
+        whole, rate = torch.ones(1, 47), torch.tensor([float(fps)])
+        mixed = sum(luma.roll(k, 1) for k in range(mixed_over))[:, mixed_over:] / mixed_over
+        assert persistence(mixed, whole[:, mixed_over:], rate).item() > persistence(luma, whole, rate).item() + 0.1
+    assert persistence(luma[:, :4], whole[:, :3], rate).item() == 0
+
+
+def test_spikes_need_neighbours_and_find_the_one_place_that_jumps():
+    change = torch.full((1, 9, 6, 6), 0.01)
+    whole = torch.ones(1, 9)
+    assert spikes(change, whole).item() < 1e-3
+    change[0, 4, 2, 3] = 0.5
+    assert spikes(change, whole).item() > 0.05
+    assert spikes(change[:, :2], whole[:, :2]).item() == 0
