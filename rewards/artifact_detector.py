@@ -67,7 +67,8 @@ class ArtifactDetector(Reward):
     Components are the probabilities, in (0, 1), of boundary and edge defects, of texture and noise, of anomalies of
     movement and joints, and of objects that are mismatched or vanish (2504.21334), given that four in five clips show
     something. Frames are squeezed to 64 x 64; of a long clip the odds are those of its windows of 16 frames, averaged.
-    Learned and differentiable; it shares nothing with the oracle.
+    Learned and differentiable; it shares nothing with the oracle. A hard cut in real footage reads as an object that
+    changes.
 
     folder: what `evalkit rewards train --artifacts` wrote; by default the weights that ship. MissingWeights where there
     are none; ValueError for a file that is not such a network, or not the one that its card describes.
@@ -77,7 +78,7 @@ class ArtifactDetector(Reward):
     metric_sign = -1
     range = (-1.0, 0.0)
     summary = "learned: chance of edge, texture, movement or object artifacts; 0 none, 1 certain"
-    spec = ClipSpec(max_frames=64, min_frames=FRAMES, placement="center", size=(SIDE, SIDE))
+    spec = ClipSpec(max_frames=64, min_frames=8, placement="center", size=(SIDE, SIDE))
     min_frames = 8
 
     def __init__(self, folder: str | Path | None = None) -> None:

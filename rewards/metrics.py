@@ -13,6 +13,7 @@ from rewards.cinematic import CinematicComposition
 from rewards.external import HPSv3, VideoReward, VideoScore2
 from rewards.farm import Farm
 from rewards.flicker import TemporalFlicker
+from rewards.guarded import Guarded
 from rewards.preference import Preference
 from rewards.text_alignment import ClipAlignment, ClipAlignmentMini
 
@@ -68,6 +69,7 @@ register_reward(Artifacts)
 register_reward(ArtifactDetector)
 register_reward(CinematicComposition)
 register_reward(Farm)
+register_reward(Guarded)
 register_reward(Preference)
 register_reward(VideoReward)
 register_reward(VideoScore2)
