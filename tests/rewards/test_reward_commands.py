@@ -52,8 +52,8 @@ def test_score_prints_each_videos_reward_and_their_mean_with_interval(samples, t
     assert code == 0
     told = json.loads(out.read_text())
     values = [row["reward"] for row in told["videos"]]
-    frames = read_video(samples / told["videos"][0]["video"], Farm.spec).frames
-    assert values[0] == pytest.approx(Farm()(frames[None].float() / 255).item(), abs=1e-5)
+    clip = read_video(samples / told["videos"][0]["video"], Farm.spec)
+    assert values[0] == pytest.approx(Farm()(clip.frames[None].float() / 255, fps=clip.fps).item(), abs=1e-5)
     assert told["n"] == 4 and told["mean"] == pytest.approx(sum(values) / 4)
     assert told["ci95"][0] <= told["mean"] <= told["ci95"][1]
     assert "coherence" in told["videos"][0]["components"]

@@ -102,9 +102,9 @@ def test_unequal_videos_are_scored_in_one_request(port):
 def test_served_reward_is_the_reward_itself():
     frames = clips(1, frames=6)
     with serving(Farm().eval()) as port:
-        status, told = ask(port, pack(frames), SAFETENSORS)
+        status, told = ask(port, pack(frames, fps=8.0), SAFETENSORS)
     assert status == 200
-    assert told["rewards"] == pytest.approx(Farm()(frames).tolist(), abs=1e-6)
+    assert told["rewards"] == pytest.approx(Farm()(frames, fps=8.0).tolist(), abs=1e-6)
     assert "coherence" in told["components"]
 
 
