@@ -1,7 +1,6 @@
 """The learned artifact detector: the four labels of 2504.21334, fitted to dialled defects by `artifact_training`."""
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 
 from evalkit.clips import ClipSpec
 from evalkit.features.preprocess import to_square
-from evalkit.features.weights import MissingWeights, sha256_of
 from evalkit.metrics.base import Measurement
 from rewards.artifact_features import artifact_statistics, windows
 from rewards.base import Reward
 from rewards.injectors import LABELS
 from rewards.preference_features import FRAMES, SIDE
+from rewards.trained import read_trained
 
 WEIGHTS, CARD = "artifact_detector.safetensors", "artifact_detector.json"  # what a trained folder holds
 SHIPPED = Path(__file__).parent / "weights"
@@ -106,18 +105,8 @@ def load_detector(network: ArtifactNetwork, folder: Path) -> dict[str, Any]:
 
     from evalkit.mini.weights import load_weights
 
-    weights, card = folder / WEIGHTS, folder / CARD
-    for path in (weights, card):
-        if not path.is_file():
-            raise MissingWeights(f"found no {path}; make it with: evalkit rewards train --artifacts 9600 --out "
-                                 f"{folder}")
-    try:
-        told = json.loads(card.read_text())
-        expected = told["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{card}: not a card of evalkit rewards train: {error!r}") from error
-    if (found := sha256_of(weights)) != expected:
-        raise ValueError(f"{weights}: expected sha256 {expected}, as its card says, got {found}")
+    weights = folder / WEIGHTS
+    told = read_trained(weights, folder / CARD, "evalkit rewards train --artifacts 19200")
     try:
         load_weights(network, weights)
     except SafetensorError as error:

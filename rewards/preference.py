@@ -1,7 +1,6 @@
 """The learned preference: looks, motion and agreement with the prompt, fitted to pairs (see `rewards.train`)."""
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +14,10 @@ from evalkit.clips import ClipSpec
 from evalkit.data.corruptions import available_corruptions
 from evalkit.features.mini_clip import EMBEDDING, sixteen_frames
 from evalkit.features.preprocess import to_square
-from evalkit.features.weights import MissingWeights, sha256_of
 from evalkit.metrics.base import Measurement
 from rewards.base import Reward
 from rewards.preference_features import SIDE, clip_statistics
+from rewards.trained import read_trained
 
 DIMENSIONS = ("visual", "motion", "text")
 WEIGHTS, CARD = "preference.safetensors", "card.json"  # what a trained folder holds
@@ -166,18 +165,7 @@ class Preference(Reward):
 
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of a folder that `evalkit rewards train` wrote, its weights those that it describes. Errors as above."""
-    weights, card = folder / WEIGHTS, folder / CARD
-    for path in (weights, card):
-        if not path.is_file():
-            raise MissingWeights(f"found no {path}; make it with: evalkit rewards train --world 4000 --out {folder}")
-    try:
-        told = json.loads(card.read_text())
-        expected = told["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{card}: not a card of evalkit rewards train: {error!r}") from error
-    if (found := sha256_of(weights)) != expected:
-        raise ValueError(f"{weights}: expected sha256 {expected}, as its card says, got {found}")
-    return told
+    return read_trained(folder / WEIGHTS, folder / CARD, "evalkit rewards train --world 4000")
 
 
 def embedded_network(folder: Path) -> PreferenceNetwork:
