@@ -68,6 +68,7 @@ def test_workers_of_a_killed_process_end_too(tmp_path):
 def test_an_interrupt_stops_the_whole_group_without_finishing_the_queue(tmp_path):
     def main():
         os.setpgrp()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are born deaf to it
         (tmp_path / "ready").mkdir()
         list(map_in_processes(_slow(tmp_path / "ready", 0.5), range(10_000), 2, lambda task: None))
 
