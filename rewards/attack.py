@@ -102,11 +102,22 @@ def _able(rewards: Mapping[str, Reward], title: str, clips: Sequence[CleanClip],
     for name, reward in rewards.items():
         if reward.needs_prompts and any(clip.prompt is None for clip in clips):
             skipped.append(f"{name} on {title}: needs prompts, and these clips have none")
+        elif reward.needs_prompts and (why := _unread(reward, clips)):
+            skipped.append(f"{name} on {title}: {why}")
         elif any(len(clip.frames) < reward.min_frames for clip in clips):
             skipped.append(f"{name} on {title}: needs {reward.min_frames} frames, and some clips are shorter")
         else:
             able[name] = reward
     return able
+
+
+def _unread(reward: Reward, clips: Sequence[CleanClip]) -> str:
+    """Why it cannot read the prompts of these clips, "" where it can."""
+    try:
+        reward.check_prompts([clip.prompt or "" for clip in clips])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _crashed(task: tuple[str, CleanClip]) -> Scores:

@@ -47,6 +47,9 @@ class Reward(nn.Module, ABC):
         """Constants that change the number, for the protocol id."""
         return {}
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """ValueError for a prompt that it cannot read; most read any."""
+
     @abstractmethod
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:

@@ -89,6 +89,11 @@ class Combined(Reward):
         """The same sum of the rewards as they are, not standardised."""
         return Combined([replace(term, scale=AS_IT_IS) for term in self.terms()])
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        for part in self.parts:
+            if part.needs_prompts:
+                part.check_prompts(prompts)
+
     def parameters_of_protocol(self) -> dict[str, Any]:
         return {"terms": [{"reward": term.reward.name, "version": term.reward.version, "weight": term.weight,
                            "parameters": term.reward.parameters_of_protocol(), **asdict(self._scale(k))}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evalkit.clips import ClipSpec
 from evalkit.data.corruptions import available_corruptions
-from evalkit.features.mini_clip import EMBEDDING, sixteen_frames
+from evalkit.features.mini_clip import EMBEDDING, sixteen_frames, tokenize
 from evalkit.features.preprocess import to_square
 from evalkit.metrics.base import Measurement
 from rewards.base import Reward
@@ -135,6 +135,11 @@ class Preference(Reward):
         network = LoraNetwork(clip, told["rank"])
         network.load_learnt(folder / WEIGHTS)
         return network
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """ValueError for words that the made-up world does not have, unless it was trained on another backbone."""
+        if "lora" not in self.card:
+            tokenize(prompts)
 
     def parameters_of_protocol(self) -> dict[str, Any]:
         return {"weights_sha256": self.card["sha256"]} | ({"lora": self.card["lora"]} if "lora" in self.card else {})

@@ -54,6 +54,9 @@ class Segments(Reward):
                 "extractors": [module.protocol() for _, module in self.reward._by_key()],
                 "seconds": self.seconds, "pooling": self.pooling, "kappa": self.kappa}
 
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        self.reward.check_prompts(prompts)
+
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:
         found = [self._by_segment(clip, None if prompts is None else prompts[k], fps[k])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.clips import ClipSpec
+from evalkit.features.mini_clip import tokenize
 from evalkit.metrics.base import Measurement
 from evalkit.metrics.clip_score import CLIP, TEXT_SPEC, text_cosines
 from rewards.base import Reward
@@ -50,6 +51,10 @@ class ClipAlignmentMini(Reward):
     extractor_keys = ("mini_clip",)
     needs_prompts = True
     min_frames = 8
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """ValueError for words that the made-up world does not have."""
+        tokenize(prompts)
 
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:

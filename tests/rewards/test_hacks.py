@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -280,3 +281,11 @@ def test_all_skips_rewards_without_weights_and_says_so(tmp_path, capsys, monkeyp
 def test_bad_requests_are_answered_in_one_line(arguments, message, capsys):
     assert evalkit(["rewards", "attack", *arguments, *(["--n", "1"] if "--n" not in arguments else [])]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_prompts_that_a_reward_cannot_read_leave_it_out_and_not_the_run():
+    foreign = [replace(clip, prompt="archery at dawn") for clip in world_clips(2)]
+    report = attack({name: load_reward(name) for name in ("farm", "preference", "clip_alignment_mini")},
+                    {"foreign": foreign}, pick_hacks(["noise"]))
+    assert {row.reward for row in report.rows} == {"farm"}
+    assert len(report.skipped) == 2 and all("archery" in why for why in report.skipped)
