@@ -69,8 +69,8 @@ def attack(rewards: Mapping[str, Reward], sets: Mapping[str, Sequence[CleanClip]
            seed: int = 0, workers: int = 1, progress: Progress = lambda *_: None) -> AttackReport:
     """Score all clips of all `sets` (name -> clips) and their twins; the same for any number of `workers`.
 
-    A reward that needs prompts is not tried on a set with a clip that has none. ValueError where there is no hack,
-    or a reward gives a number that is not finite.
+    A reward that needs prompts is not tried on a set where a clip has none, or one that it cannot read. ValueError
+    where there is no hack, or a reward gives a number that is not finite.
     """
     if not hacks:
         raise ValueError("expected at least one hack, got none")
