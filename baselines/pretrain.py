@@ -37,7 +37,8 @@ class Config(LoopConfig):
     out: str = "runs/pretrain"
     preset: str = "tiny"
     data: str = "world"  # or videos, spelt as for evalkit run: ucf101:DIR, webvid:DIR, a manifest, a folder
-    steps: int = 6000
+    steps: int = 10_000
+    optimizer: str = "muon"
     batch_size: int = 256
     lr: float = 1e-3
     warmup: int = 200
@@ -47,14 +48,15 @@ class Config(LoopConfig):
     level: str = "simple"  # of the world's scenes: simple or full
     register: str = "terse"  # of the world's captions: terse, dense or temporal
     clean: float = 0.6  # share of the world's clips without a defect
-    fresh: int = 32  # of the world's clips that a step adds
+    fresh: int = 24  # of the world's clips that a step adds
     remembered: int = 32_768  # of the world's clips kept on the device: 6.7 GB at 16 x 64 x 64
     workers: int = -1  # processes that draw the world; -1: all cores but one, at most 15
     vae: str = ""  # checkpoint whose VAE is taken, where the preset has one
     cache: str = ""  # folder of encoded videos; default: encoded, in the run's folder
     max_failures: int = 0  # videos that may be unreadable
-    eval_every: int = 2000
-    eval_prompts: int = 64
+    compile: bool = True
+    eval_every: int = 5000
+    eval_prompts: int = 128
     guidance: float = 3.0  # of the held-out samples
     sample_steps: int = 20
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baselines.checkpoints import Checkpoint
 from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
+from baselines.muon import Muon
 from baselines.stage import Batch, Draws, Shard, Stage
 from baselines.tracking import open_trackers
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
 
+BETAS = (0.9, 0.98)
 STATE, CONFIG, SUMMARY = "state.pt", "config.json", "summary.json"
 MAY_CHANGE = ("log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "checkpointing",
               "trackers", "keep_every", "overwrite")  # between a stopped run and its resumption
@@ -33,6 +35,7 @@ class LoopConfig:
     steps: int = 1000
     batch_size: int = 16  # clips, or pairs
     accumulate: int = 1  # parts in which a process computes its share of the batch
+    optimizer: str = "adamw"  # or muon: faster where the whole transformer learns
     lr: float = 1e-4
     weight_decay: float = 0.01
     warmup: int = 50
@@ -47,7 +50,7 @@ class LoopConfig:
     eval_every: int = 0  # 0: never
     patience: int = 3  # evaluations of a rising proxy and a falling held-out value; 0: go on
     device: str = "auto"
-    compile: bool = False
+    compile: bool = False  # of the blocks, on a GPU
     checkpointing: bool = False  # of activations: less memory, more time
     trackers: tuple[str, ...] = ("tensorboard",)  # of accelerate; log.jsonl is always written
     overwrite: bool = False  # start anew in a folder that holds another run
@@ -102,15 +105,11 @@ class _Run:
 
     def _wrap(self) -> Any:
         config, module = self.config, self.stage.module()
-        decayed = [p for p in self.parameters.values() if p.ndim > 1]
-        others = [p for p in self.parameters.values() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}] + (
-            [{"params": others, "weight_decay": 0.0}] if others else [])
-        fused = self.stage.model.device.type == "cuda"
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=fused)
+        on_gpu = self.stage.model.device.type == "cuda"
+        optimizer = build_optimizer(self.parameters, config, fused=on_gpu)
         if config.checkpointing:
             module.enable_gradient_checkpointing()
-        if config.compile:
+        if config.compile and on_gpu:
             module.compile_repeated_blocks()
         self.network, optimizer = self.accelerator.prepare(module.train(), optimizer)
         self.stage.install(self.network)
@@ -120,7 +119,7 @@ class _Run:
         """One step of the optimizer."""
         config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * rate_at(self.step, config.steps, config.warmup, config.decay)
+            group["lr"] = group["initial_lr"] * rate_at(self.step, config.steps, config.warmup, config.decay)
         batch.draws = Draws(config.seed, self.step, config.batch_size, self.stage.model.device)
         edges = [round(k * len(batch) / config.accumulate) for k in range(config.accumulate + 1)]
         found: list[dict[str, Tensor]] = []
@@ -153,7 +152,7 @@ class _Run:
         table = self.accelerator.reduce(table, "mean").cpu()
         gradients = torch.stack([norm.float().to(self.stage.model.device) for norm in norms]).cpu()
         self.guard.check(steps, table[:, keys.index("loss")], gradients, names, self.out)
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.optimizer.param_groups[-1]["lr"]
         self.accelerator.log(dict(zip(keys, table.mean(0).tolist(), strict=True)) | {
             "gradient": gradients.mean().item(), "lr": rate, "seconds": time.perf_counter() - self._begun}, self.step)
         self._waiting.clear()
@@ -161,7 +160,7 @@ class _Run:
     def evaluate(self) -> None:
         """Held-out numbers of the averaged weights; sets `stopped` where proxy and held-out part."""
         self.log()
-        with self.ema.applied(), torch.no_grad():
+        with self.ema.applied(), torch.no_grad(), torch.compiler.set_stance("force_eager"):  # other batches, few calls
             found = self.stage.evaluate(self.step)
         if not found:
             return
@@ -214,6 +213,22 @@ class _Run:
         self.stage.install(self.stage.module())
         self.accelerator.end_training()
         return card
+
+
+def build_optimizer(parameters: Mapping[str, nn.Parameter], config: LoopConfig, fused: bool) -> torch.optim.Optimizer:
+    """AdamW, without decay of vectors, or Muon. UsageError for another name."""
+    if config.optimizer == "muon":
+        optimizer: torch.optim.Optimizer = Muon(parameters, config.lr, config.weight_decay, betas=BETAS, fused=fused)
+    elif config.optimizer == "adamw":
+        groups = [{"params": [p for p in parameters.values() if (p.ndim > 1) == matrices], "weight_decay": decay}
+                  for matrices, decay in ((True, config.weight_decay), (False, 0.0))]
+        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=BETAS,
+                                      fused=fused)
+    else:
+        raise UsageError(f"--optimizer: expected adamw or muon, got {config.optimizer!r}")
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
 
 
 def settle_folder(out: Path, config: LoopConfig) -> None:
