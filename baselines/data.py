@@ -13,7 +13,7 @@ from torch import Tensor
 
 from baselines.model import VideoDiffusion
 from baselines.presets import Preset
-from baselines.stage import Batch, Shard
+from baselines.stage import Batch, Shard, send
 from evalkit.cache import Cache, cache_key
 from evalkit.data.items import VideoItem
 from evalkit.data.video_types import VideoError
@@ -66,7 +66,7 @@ class ClipStore:
     def clips(self, index: Sequence[int]) -> dict[str, Tensor]:
         """The same without text."""
         found = [self._encoded(k) for k in index]
-        return {name: torch.stack([one[name] for one in found]).to(self.model.device) for name in found[0]}
+        return {name: send(torch.stack([one[name] for one in found]), self.model.device) for name in found[0]}
 
     def frames(self, index: Sequence[int]) -> Tensor:
         """(B, T, 3, H, W) float in [0, 1] of these rows, as a reward sees them."""

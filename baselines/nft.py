@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
               "per_round": 2, "group": 2, "round_steps": 2, "trackers": ()},
     "ucf101": {"eval_every": 0},
     "webvid": {"eval_every": 0, "batch_size": 16},
-    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 4, "checkpointing": True},
+    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 4, "checkpointing": 1.0},
 }
 
 

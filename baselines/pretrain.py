@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
     "ucf101": {"steps": 20_000, "batch_size": 64, "lr": 3e-4, "ema": 0.999, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
-    "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": True},
+    "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }
 
 

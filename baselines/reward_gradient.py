@@ -21,8 +21,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "rank": 4, "prompts": "world:8:train", "trackers": ()},
     "ucf101": {"eval_every": 0, "batch_size": 16},
-    "webvid": {"eval_every": 0, "batch_size": 8, "checkpointing": True},
-    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 1, "checkpointing": True},
+    "webvid": {"eval_every": 0, "batch_size": 8, "checkpointing": 1.0},
+    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 1, "checkpointing": 1.0},
 }
 
 

@@ -23,8 +23,8 @@ class Shard:
     rank: int = 0
     world: int = 1
 
-    def rows(self, count: int) -> list[int]:
-        return list(range(self.rank, count, self.world))
+    def rows(self, count: int) -> range:
+        return range(self.rank, count, self.world)
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Batch:
 
     tensors: dict[str, Tensor]
     names: list[str]
-    rows: list[int]
+    rows: range
     draws: Draws | None = None
 
     def part(self, start: int, stop: int) -> Batch:
@@ -62,15 +62,25 @@ class Draws:
     def _generator(self, kind: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + self.step) * 16 + kind)
 
-    def noise(self, rows: list[int], shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(self.total, *shape, generator=self._generator(1), device=self.device)[rows]
+    def noise(self, rows: range, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(self.total, *shape, generator=self._generator(1), device=self.device)[_cut(rows)]
 
-    def times(self, rows: list[int], shift: float) -> Tensor:
-        return objectives.sample_t(self.total, self._generator(2), shift)[rows]
+    def times(self, rows: range, shift: float) -> Tensor:
+        return objectives.sample_t(self.total, self._generator(2), shift)[_cut(rows)]
 
-    def chance(self, rows: list[int], probability: float) -> Tensor:
+    def chance(self, rows: range, probability: float) -> Tensor:
         """(B,) bool."""
-        return torch.rand(self.total, generator=self._generator(3), device=self.device)[rows] < probability
+        return torch.rand(self.total, generator=self._generator(3), device=self.device)[_cut(rows)] < probability
+
+
+def _cut(rows: range) -> slice:
+    """A view, where a list would be sent to the device, which waits for all that was asked of it before."""
+    return slice(rows.start, rows.stop, rows.step)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device without waiting for it."""
+    return tensor.to(device) if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class Stage(ABC):

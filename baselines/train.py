@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from baselines.checkpoints import Checkpoint
 from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
@@ -23,8 +24,8 @@ from evalkit.results import write_atomic
 
 BETAS = (0.9, 0.98)
 STATE, CONFIG, SUMMARY = "state.pt", "config.json", "summary.json"
-MAY_CHANGE = ("log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "checkpointing",
-              "trackers", "keep_every", "overwrite")  # between a stopped run and its resumption
+MAY_CHANGE = ("log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "attention",
+              "checkpointing", "trackers", "keep_every", "overwrite")  # between a stopped run and its resumption
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class LoopConfig:
     patience: int = 3  # evaluations of a rising proxy and a falling held-out value; 0: go on
     device: str = "auto"
     compile: bool = False  # of the blocks, on a GPU
-    checkpointing: bool = False  # of activations: less memory, more time
+    attention: str = ""  # diffusers' backend of it on a GPU, such as _native_cudnn; default: what torch takes
+    checkpointing: float = 0.0  # share of the blocks that compute their activations twice: less memory, more time
     trackers: tuple[str, ...] = ("tensorboard",)  # of accelerate; log.jsonl is always written
     overwrite: bool = False  # start anew in a folder that holds another run
 
@@ -108,9 +110,11 @@ class _Run:
         on_gpu = self.stage.model.device.type == "cuda"
         optimizer = build_optimizer(self.parameters, config, fused=on_gpu)
         if config.checkpointing:
-            module.enable_gradient_checkpointing()
+            checkpoint_blocks(module, config.checkpointing)
+        if config.attention and on_gpu:
+            module.set_attention_backend(config.attention)
         if config.compile and on_gpu:
-            module.compile_repeated_blocks()
+            module.compile_repeated_blocks(dynamic=False)
         self.network, optimizer = self.accelerator.prepare(module.train(), optimizer)
         self.stage.install(self.network)
         return optimizer
@@ -229,6 +233,22 @@ def build_optimizer(parameters: Mapping[str, nn.Parameter], config: LoopConfig, 
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
+
+
+def checkpoint_blocks(transformer: nn.Module, share: float) -> None:
+    """Compute the activations of this share of the blocks, spread evenly, again on the way back, and keep the others'.
+
+    UsageError for a share that is not above 0 and at most 1.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"--checkpointing: expected a share from 0 to 1, got {share}")
+    blocks = list(transformer.blocks)
+    chosen = {id(block) for k, block in enumerate(blocks) if int((k + 1) * share) > int(k * share)}
+
+    def run(block: nn.Module, *inputs: Any) -> Any:
+        return checkpoint(block, *inputs, use_reentrant=False) if id(block) in chosen else block(*inputs)
+
+    transformer.enable_gradient_checkpointing(run)
 
 
 def settle_folder(out: Path, config: LoopConfig) -> None:

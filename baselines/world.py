@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from baselines.model import VideoDiffusion
-from baselines.stage import Batch, Shard
+from baselines.stage import Batch, Shard, send
 from evalkit.data.captions import caption, parse
 from evalkit.data.oracle import Reading, load_oracle, read_frames
 from evalkit.data.scene import SPLITS, make_scene
@@ -24,6 +24,7 @@ from evalkit.mini.stream import damaged
 # What footage from anywhere suffers: seen well by the oracle, and none hides a shape, a colour or a direction.
 DEFECTS = ("blur", "over_exposure", "under_exposure", "contrast_loss", "luma_flicker", "camera_jitter", "ghosting",
            "grid")
+TOGETHER = 16  # steps, at most
 FOLLOWED = ("shape", "colour", "direction")
 
 
@@ -56,32 +57,38 @@ class FreshClips(Dataset):
 class WorldClips:
     """Batches of clips of the world: the newest `remembered` are kept on the device, and `fresh` come in each step.
 
-    Drawing scenes takes longer than learning from them; hence each clip is looked at several times.
+    Drawing scenes takes longer than learning from them; hence each clip is looked at several times. They come in
+    together for some steps: the device waits while they do.
     """
 
     def __init__(self, model: VideoDiffusion, data: WorldData, fresh: int, remembered: int, workers: int) -> None:
         preset = model.preset
-        self.model, self.data, self.fresh, self.workers = model, data, fresh, workers
-        self.capacity = max(fresh, remembered // fresh * fresh)
-        self.clips = FreshClips(data, fresh, preset.num_frames, preset.fps, (preset.height, preset.width))
+        self.model, self.data, self.workers = model, data, workers
+        self.every = max(1, min(TOGETHER, remembered // (4 * fresh)))
+        self.count = fresh * self.every
+        self.capacity = max(self.count, remembered // self.count * self.count)
+        self.clips = FreshClips(data, self.count, preset.num_frames, preset.fps, (preset.height, preset.width))
 
     def batches(self, start: int, shard: Shard, batch_size: int) -> Iterator[Batch]:
         """"frames" uint8 and "text" of the rows of this process, for step `start` and those that follow."""
-        ahead = min(self.capacity // self.fresh, math.ceil(4 * batch_size / self.fresh))  # there before the first step
-        first = max(0, start + ahead - self.capacity // self.fresh)
+        parts = self.capacity // self.count
+        ahead = min(parts, math.ceil(4 * batch_size / self.count))  # parts that are there before the first step
+        there = start // self.every + ahead
+        first = max(0, there - parts)
         stream = iter(DataLoader(self.clips, batch_size=None, sampler=_From(first), num_workers=self.workers,
-                                 prefetch_factor=4 if self.workers else None))
-        ring = _Ring(self.capacity, first * self.fresh, self.model.device)
-        for _ in range(first, start + ahead):
+                                 prefetch_factor=2 if self.workers else None))
+        ring = _Ring(self.capacity, first * self.count, self.model.device)
+        for _ in range(first, there):
             self._add(ring, *next(stream))
         step = start
         while True:
             generator = torch.Generator().manual_seed((self.data.seed * 1_000_003 + step) * 16 + 5)
             chosen = torch.randint(min(ring.added, self.capacity), (batch_size,), generator=generator)
             rows = shard.rows(batch_size)
-            yield ring.take(chosen[rows].tolist(), rows)
+            yield ring.take(chosen[rows.start:: rows.step], rows)
             step += 1
-            self._add(ring, *next(stream))
+            if step % self.every == 0:
+                self._add(ring, *next(stream))
 
     def _add(self, ring: _Ring, frames: Tensor, prompts: list[str]) -> None:
         states = self.model.encode_prompts(prompts)
@@ -101,14 +108,15 @@ class _Ring:
         for name, value in values.items():
             if name not in self.kept:
                 self.kept[name] = torch.zeros(self.capacity, *value.shape[1:], dtype=value.dtype, device=self.device)
-            self.kept[name][rows[0]: rows[0] + len(rows)] = value.to(self.device, non_blocking=True)
+            self.kept[name][rows[0]: rows[0] + len(rows)] = value.to(self.device)
         for row, prompt in zip(rows, prompts, strict=True):
             self.prompts[row] = prompt
         self.added += len(prompts)
 
-    def take(self, chosen: list[int], rows: list[int]) -> Batch:
-        index = torch.tensor(chosen, device=self.device)
-        return Batch({name: value[index] for name, value in self.kept.items()}, [self.prompts[k] for k in chosen], rows)
+    def take(self, chosen: Tensor, rows: range) -> Batch:
+        index = send(chosen, self.device)
+        return Batch({name: value[index] for name, value in self.kept.items()},
+                     [self.prompts[k] for k in chosen.tolist()], rows)
 
 
 class _From(torch.utils.data.Sampler):
