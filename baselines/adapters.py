@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 NAME = "policy"
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+TARGETS = {"attention": ATTENTION, "all": (*ATTENTION, "ffn.net.0.proj", "ffn.net.2")}
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Lora:
 
     rank: int = 32
     alpha: float = 32.0
-    targets: tuple[str, ...] = TARGETS
+    targets: tuple[str, ...] = TARGETS["all"]
 
 
 def add_adapter(transformer: nn.Module, lora: Lora, seed: int = 0) -> None:

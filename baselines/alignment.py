@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.adapters import Lora, add_adapter
+from baselines.adapters import TARGETS, Lora, add_adapter
 from baselines.checkpoints import load_model, read_card
 from baselines.evaluation import HeldOut
 from baselines.model import VideoDiffusion
@@ -14,6 +14,9 @@ from baselines.world import world_prompts
 from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 
+LARGE: dict[str, Any] = {"rank": 32, "eval_every": 0}
+WAN: dict[str, Any] = LARGE | {"targets": "attention", "attention": "_native_cudnn", "compile": True}
+
 
 @dataclass(frozen=True)
 class AlignConfig(LoopConfig):
@@ -22,8 +25,9 @@ class AlignConfig(LoopConfig):
     preset: str = "tiny"
     source: str = ""  # the checkpoint to start at
     pretrained: str = ""  # or the folder or name of a diffusers pipeline
-    rank: int = 32  # of the adapter; 0: the whole transformer learns (sft alone)
+    rank: int = 8  # of the adapter; 0: the whole transformer learns (sft alone)
     alpha: float = 0.0  # of the adapter; 0: the rank
+    targets: str = "all"  # the layers that it adapts: all, or those of attention, which takes less memory and time
     no_text: float = 0.1  # share of clips trained without their prompt, for guidance
     level: str = "simple"  # of the world's scenes in held-out prompts: simple or full
     register: str = "terse"  # of their captions
@@ -47,7 +51,9 @@ def open_model(config: AlignConfig, rank: int) -> tuple[VideoDiffusion, Lora | N
         model = load_model(config.source)
     else:
         model = VideoDiffusion.from_pretrained(find_preset(config.preset), config.pretrained)
-    lora = Lora(rank, config.alpha or float(rank)) if rank else None
+    if config.targets not in TARGETS:
+        raise UsageError(f"--targets: expected one of {', '.join(TARGETS)}, got {config.targets!r}")
+    lora = Lora(rank, config.alpha or float(rank), TARGETS[config.targets]) if rank else None
     if lora is not None:
         add_adapter(model.transformer, lora, config.seed)
     else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from baselines import objectives
-from baselines.alignment import AlignConfig, held_out_of, open_model, placed
+from baselines.alignment import LARGE, WAN, AlignConfig, held_out_of, open_model, placed
 from baselines.data import FAILURES, ClipStore, epoch_rows
 from baselines.evaluation import HeldOut
 from baselines.model import VideoDiffusion
@@ -26,9 +26,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "rank": 4, "trackers": ()},
-    "ucf101": {"steps": 500, "batch_size": 32, "beta": 500.0, "lr": 5e-5, "eval_every": 0},
-    "webvid": {"steps": 500, "batch_size": 16, "beta": 500.0, "lr": 5e-5, "eval_every": 0},
-    "wan2.1-1.3b": {"steps": 500, "batch_size": 4, "beta": 500.0, "lr": 2e-5, "eval_every": 0, "accumulate": 4},
+    "ucf101": LARGE | {"steps": 500, "batch_size": 32, "beta": 500.0, "lr": 5e-5},
+    "webvid": LARGE | {"steps": 500, "batch_size": 16, "beta": 500.0, "lr": 5e-5},
+    "wan2.1-1.3b": WAN | {"steps": 500, "batch_size": 4, "beta": 500.0, "lr": 2e-5, "accumulate": 4},
 }
 
 

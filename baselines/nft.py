@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baselines import objectives
 from baselines.adapters import adapter_parameters, load_adapter
-from baselines.alignment import AlignConfig, held_out_of, open_model, open_reward, placed
+from baselines.alignment import LARGE, WAN, AlignConfig, held_out_of, open_model, open_reward, placed
 from baselines.data import epoch_rows
 from baselines.evaluation import HeldOut, score
 from baselines.model import VideoDiffusion
@@ -25,9 +25,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "rank": 4, "prompts": "world:8:train",
               "per_round": 2, "group": 2, "round_steps": 2, "trackers": ()},
-    "ucf101": {"eval_every": 0},
-    "webvid": {"eval_every": 0, "batch_size": 16},
-    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 4, "checkpointing": 1.0},
+    "ucf101": LARGE,
+    "webvid": LARGE | {"batch_size": 16},
+    "wan2.1-1.3b": WAN | {"batch_size": 4, "checkpointing": 1.0},
 }
 
 

@@ -50,13 +50,18 @@ def make_pairs(config: Config, progress: Progress = lambda *_: None) -> Path:
     out = Path(config.out)
     settings = {name: getattr(config, name) for name in SampleConfig.__dataclass_fields__}
     make_samples(SampleConfig(**settings | {"out": str(out / "samples")}), progress)
-    items = captioned(str(out / "samples" / MANIFEST))
+    return label_samples(config, out / FILE, progress)
+
+
+def label_samples(config: Config, path: Path, progress: Progress = lambda *_: None) -> Path:
+    """Write the pairs among the samples that lie in `config.out` already. UsageError where every pair ties."""
+    items = captioned(str(Path(config.out) / "samples" / MANIFEST))
     values = label(config, items, read_card(config.source).preset, progress)
-    pairs = list(pair_up(items, values, config, out))
+    pairs = list(pair_up(items, values, config, path.parent))
     if all(pair.tie for pair in pairs):
         raise UsageError(f"all {len(pairs)} pairs tie within --margin {config.margin}: lower it, or take more "
                          "--samples")
-    return write_pairs(out / FILE, pairs)
+    return write_pairs(path, pairs)
 
 
 def label(config: Config, items: Sequence[VideoItem], preset: Preset, progress: Progress) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.alignment import AlignConfig, held_out_of, open_model, open_reward, placed
+from baselines.alignment import LARGE, WAN, AlignConfig, held_out_of, open_model, open_reward, placed
 from baselines.data import epoch_rows
 from baselines.evaluation import HeldOut
 from baselines.model import VideoDiffusion
@@ -20,9 +20,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "rank": 4, "prompts": "world:8:train", "trackers": ()},
-    "ucf101": {"eval_every": 0, "batch_size": 16},
-    "webvid": {"eval_every": 0, "batch_size": 8, "checkpointing": 1.0},
-    "wan2.1-1.3b": {"eval_every": 0, "batch_size": 1, "checkpointing": 1.0},
+    "ucf101": LARGE | {"batch_size": 16},
+    "webvid": LARGE | {"batch_size": 8, "checkpointing": 1.0},
+    "wan2.1-1.3b": WAN | {"batch_size": 1, "checkpointing": 1.0},
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from baselines.alignment import AlignConfig, held_out_of, open_model, open_reward, placed
+from baselines.alignment import LARGE, WAN, AlignConfig, held_out_of, open_model, open_reward, placed
 from baselines.data import FAILURES, ClipStore, VideoClips, captioned, select
 from baselines.evaluation import score
 from baselines.model import VideoDiffusion
@@ -21,9 +21,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "fresh": 4, "remembered": 64, "workers": 0, "trackers": ()},
-    "ucf101": {"steps": 1000, "batch_size": 64, "rank": 32, "lr": 1e-4, "eval_every": 0},
-    "webvid": {"steps": 1000, "batch_size": 32, "rank": 32, "lr": 1e-4, "eval_every": 0},
-    "wan2.1-1.3b": {"steps": 1000, "batch_size": 8, "rank": 32, "lr": 1e-4, "eval_every": 0, "accumulate": 8},
+    "ucf101": LARGE | {"steps": 1000, "batch_size": 64, "lr": 1e-4},
+    "webvid": LARGE | {"steps": 1000, "batch_size": 32, "lr": 1e-4},
+    "wan2.1-1.3b": WAN | {"steps": 1000, "batch_size": 8, "lr": 1e-4, "accumulate": 8},
 }
 SCORED = 64  # clips that a reward sees at a time
 
@@ -38,10 +38,9 @@ class Config(AlignConfig):
     select: str = "all"  # all; top: the share `keep` by reward; best: of each prompt; weighted: exp(reward/temperature)
     keep: float = 0.25
     temperature: float = 1.0  # in standard deviations of the reward
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 128
-    rank: int = 0
-    lr: float = 2e-4
+    lr: float = 1e-3
     decay: str = "cosine"
     ema: float = 0.995
     clean: float = 1.0  # share of the world's clips without a defect

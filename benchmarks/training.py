@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from baselines import dpo, sft
-from baselines.adapters import Lora, adapter_parameters, add_adapter
+from baselines.adapters import ATTENTION, Lora, adapter_parameters, add_adapter
 from baselines.model import VideoDiffusion
 from baselines.presets import PRESETS, Preset
 from baselines.stage import Batch, Shard
@@ -30,6 +30,7 @@ from baselines.text import TextEncoder
 from baselines.train import _Run
 
 RANK = 32
+LORA = Lora(RANK, float(RANK), ATTENTION)
 
 
 class NoText(TextEncoder):
@@ -79,7 +80,7 @@ def build(preset: Preset, device: torch.device) -> VideoDiffusion:
     model = VideoDiffusion(preset, transformer, text, vae)
     text.to(device)
     model.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    add_adapter(transformer, Lora(RANK, float(RANK)))
+    add_adapter(transformer, LORA)
     return model
 
 
@@ -135,7 +136,7 @@ def our_step(model: VideoDiffusion, kind: str, clips: int, checkpointing: float,
     else:
         config = dpo.Config(**settings)
         stage = dpo.Preference(model, clips_of, [(0, 1)], config)
-    stage.lora = Lora(RANK, float(RANK))
+    stage.lora = LORA
     run = _Run(stage, config)
     batches = stage.batches(0, run.shard)
 
@@ -164,7 +165,7 @@ def main() -> None:
         ("sft", "SFT, 1 clip, all checkpointed", 1, 1.0), ("sft", "SFT, 2 clips", 2, 0.0),
         ("dpo", "DPO, 1 pair", 1, 0.0)]
     print(f"{torch.cuda.get_device_name() if on_gpu else 'CPU'} x {world}, torch {torch.__version__}, {args.preset}: "
-          f"{preset.num_frames} x {preset.height} x {preset.width}, LoRA rank {RANK}")
+          f"{preset.num_frames} x {preset.height} x {preset.width}, LoRA rank {RANK} of attention")
     print(f"{'':40}{'s/step':>8}{'clips/s':>9}{'GiB':>7}{'warm-up s':>11}")
     found = {}
     for kind, name, clips, checkpointing in rows:

@@ -166,7 +166,8 @@ def test_dpo_starts_at_log_2_and_learns_the_labels(pretrained, pair_file, tmp_pa
 
 
 def test_fine_tuning_on_what_a_reward_likes_best_takes_one_clip_of_each_prompt(pretrained, samples, tmp_path):
-    config = align(sft, pretrained, tmp_path, data=samples.out, reward="farm", select="best", steps=2)
+    config = align(sft, pretrained, tmp_path, data=samples.out, reward="farm", select="best", steps=2,
+                   rank=0)
     stage = sft.build(config)
     assert len(stage.clips.store.items) == 3
     card = train(stage, config)

@@ -73,7 +73,7 @@ def test_two_processes_train_as_one(smoke, tmp_path):
 def test_every_process_takes_other_rows_of_the_same_draws():
     whole = Draws(0, 3, 6, torch.device("cpu"))
     rows = [Shard(rank, 2).rows(6) for rank in (0, 1)]
-    assert sorted(rows[0] + rows[1]) == list(range(6))
+    assert sorted([*rows[0], *rows[1]]) == list(range(6))
     noise = whole.noise(range(6), (2,))
     assert torch.equal(whole.noise(rows[1], (2,)), noise[rows[1]])
     assert not torch.equal(Draws(0, 4, 6, torch.device("cpu")).noise(range(1), (2,)), noise[:1])
