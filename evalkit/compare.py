@@ -117,11 +117,12 @@ class GateResult:
     message: str
 
 
-def check_gate(comparisons: Sequence[Comparison], gate: Mapping[str, Any]) -> list[GateResult]:
+def check_gate(comparisons: Sequence[Comparison], gate: Mapping[str, Any], *, looks: int = 1) -> list[GateResult]:
     """Hold comparisons against a gate file's `[metrics.NAME] margin = …` (largest loss tolerated, in the unit).
 
     A score fails when even the favourable end of the loss's interval exceeds the margin, significantly after Holm's
-    correction; a score that cannot be judged fails too. UsageError on unknown keys.
+    correction; a score that cannot be judged fails too. looks: how many such checks are to raise less than one false
+    alarm in twenty together (Bonferroni: the interval is widened). UsageError on unknown keys.
     """
     rules = gate.get("metrics")
     wrong = sorted(set(gate) - {"metrics"})
@@ -130,7 +131,7 @@ def check_gate(comparisons: Sequence[Comparison], gate: Mapping[str, Any]) -> li
     if wrong or not rules:
         raise UsageError(f"gate: expected [metrics.NAME] tables with margin = NUMBER, got {'; '.join(wrong) or 'none'}")
     found = {one.name: one for one in comparisons}
-    return [_judge(name, found.get(name), float(rule.get("margin", 0.0))) for name, rule in rules.items()]
+    return [_judge(name, found.get(name), float(rule.get("margin", 0.0)), looks) for name, rule in rules.items()]
 
 
 def _is_rule(rule: Any) -> bool:
@@ -140,14 +141,26 @@ def _is_rule(rule: Any) -> bool:
     return type(margin) in (int, float) and margin >= 0  # NaN is not: every loss would pass
 
 
-def _judge(name: str, one: Comparison | None, margin: float) -> GateResult:
+def _judge(name: str, one: Comparison | None, margin: float, looks: int) -> GateResult:
     if one is None:
         return GateResult(name, False, "cannot be judged: not in both runs")
     if one.difference is None or one.ci95 is None:
         return GateResult(name, False, f"cannot be judged: {one.verdict}")
     sign = -1 if one.higher_is_better else 1
-    low, high = sorted(sign * bound for bound in one.ci95)
+    wider = _widening(looks, one.n_prompts)
+    low, high = sorted(sign * (one.difference + wider * (bound - one.difference)) for bound in one.ci95)
     significant = one.p_holm is None or one.p_holm < 0.05
     failed = low > margin and significant
     return GateResult(name, not failed, f"loss {sign * one.difference:.4g} [{low:.4g}, {high:.4g}], margin {margin:g}: "
                       + ("regression" if failed else "kept"))
+
+
+def _widening(looks: int, n_prompts: int) -> float:
+    """By how much a 95 % interval grows so that `looks` of them hold together; Student's tails over known prompts."""
+    if looks == 1:
+        return 1.0
+    from scipy.special import ndtri, stdtrit
+
+    ends = (1 - 0.025 / looks, 0.975)
+    far, near = (float(ndtri(end) if n_prompts < 2 else stdtrit(n_prompts - 1, end)) for end in ends)
+    return far / near

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,18 @@ class Report:
             if protocol_id(known) != score.protocol:
                 raise ResultsError(f"{path}: protocol {score.protocol!r} does not hash to its id: it was edited")
         return report
+
+
+def rows_of_features(whole: Sequence[bool], count: int, name: str) -> list[int]:
+    """The table's row behind each of `count` features: a video gives the same number of clips, a failed one none.
+
+    whole: which rows of the table have no error. ResultsError where no such number fits.
+    """
+    for rows in (list(range(len(whole))), [i for i, good in enumerate(whole) if good]):
+        if rows and count and count % len(rows) == 0:
+            return [row for row in rows for _ in range(count // len(rows))]
+    raise ResultsError(f"{name}: {count} features belong to neither the {len(whole)} videos nor the {sum(whole)} "
+                       "without an error")
 
 
 def _refuse_constant(name: str) -> float:

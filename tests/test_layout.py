@@ -39,6 +39,22 @@ def test_what_boards_need_imports_no_torch(module):
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
+def test_a_leaderboard_is_ranked_and_its_site_built_without_torch(tmp_path):
+    check = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "tests" / "leaderboards")!r})
+from boards import make_board
+from evalkit.cli import main
+board = str(make_board(Path({str(tmp_path)!r}), models=2, prompts=4).path)
+assert main(["leaderboard", "rank", "--board", board]) == 0
+assert main(["leaderboard", "build", "--board", board, "--out", {str(tmp_path / "site")!r}]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert list((tmp_path / "site").glob("*.html"))
+
+
 def test_modules_keep_to_one_room():
     long = {str(path.relative_to(ROOT)): lines for package in FORBIDDEN for path in (ROOT / package).rglob("*.py")
             if (lines := len(path.read_text().splitlines())) > 400}
