@@ -9,21 +9,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from baselines.checkpoints import load_model, read_card
-from baselines.ladder_rungs import Config, Progress, Rung, kept_steps, train_betas, train_rungs
+from baselines.ladder_rungs import MATCHED, Config, Progress, Rung, kept_steps, train_betas, train_rungs
 from baselines.ladder_sampling import COMPARED, HeldOutSamples, distance, matching_scale
-from baselines.ladder_scores import Scores, score_frames
+from baselines.ladder_scores import Scores, keep_grid, score_frames
 from baselines.ladder_summary import PLAN, SCORES, TIMES, write_summary
 from baselines.model import VideoDiffusion
 from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
-GRID = 8  # samples kept of every rung, to be looked at
-LORA_SCALES, GUIDANCES, STEPS = (0.25, 0.5, 0.75, 1.5, 2.0), (1.0, 2.0, 5.0), (5, 10, 40)
+LORA_SCALES, GUIDANCES, STEPS = (0.5, 1.5, 2.0), (1.0, 2.0, 5.0), (5, 10)
 
 
 def climb(config: Config, progress: Progress = lambda *_: None) -> Path:
@@ -63,11 +61,12 @@ def points_between(config: Config, rungs: list[Rung], betas: dict[float, str]) -
         yield from (point(by_name[name], "guidance", at, guidance=at) for at in GUIDANCES)
     yield from (point(by_name["dpo"], "sampling_steps", at, steps=at) for at in STEPS)
     yield from (point(by_name["dpo"], "beta", at, folder=folder) for at, folder in betas.items())
-    for name in ("dpo", "dpo-unguarded", "dpo-guarded", "over-optimized"):
-        kept = kept_steps(by_name[name].folder)
-        last = read_card(by_name[name].folder).step
-        yield from (point(by_name[name], "training", at, folder=folder, lora_scale=1.0)
-                    for at, folder in kept.items() if at != last or by_name[name].lora_scale != 1)
+    for name in ("dpo", *MATCHED, "over-optimized"):
+        rung = by_name[name]
+        kept, last = kept_steps(rung.folder), read_card(rung.folder).step
+        kept[last] = rung.folder
+        yield from (point(rung, "training", at, folder=folder, lora_scale=1.0)
+                    for at, folder in kept.items() if at != last or name in MATCHED)
 
 
 class _Ladder:
@@ -95,14 +94,15 @@ class _Ladder:
 
     def measure(self, rung: Rung) -> None:
         """Sample and score, unless that was done of this very checkpoint and in this very way."""
-        facts = self._settings() | asdict(rung) | {"checkpoint": read_card(rung.folder).identity}
+        card = read_card(rung.folder)
+        facts = self._settings() | asdict(rung) | {"checkpoint": card.identity, "step": card.step}
         if self._is_done(rung.name, facts):
             return
         model = self._load(rung.folder, rung.lora_scale)
         count = self.config.swept * self.config.samples if rung.axis else len(self.held.prompts)
         frames = self.held(model, count, rung.guidance, rung.steps)
         if rung.name not in ("pretrain", self.reference):
-            facts |= distance(model, self.ref_model, frames[:COMPARED], self.held.text[:COMPARED])
+            facts |= distance(model, self.ref_model, frames, self.held.text)
         self._keep(rung.name, frames, facts, model.preset.fps)
 
     def real_clips(self) -> None:
@@ -117,7 +117,7 @@ class _Ladder:
 
     def matched(self, rungs: list[Rung]) -> list[Rung]:
         """With the farther one of the two reward-labelled DPO rungs scaled down to the nearer one's distance."""
-        pair = [rung for rung in rungs if rung.name in ("dpo-unguarded", "dpo-guarded")]
+        pair = [rung for rung in rungs if rung.name in MATCHED]
         path = self.out / SCORES / "matched.json"
         identities = [read_card(rung.folder).identity for rung in pair]
         found = json.loads(path.read_text()) if path.is_file() else {}
@@ -133,7 +133,7 @@ class _Ladder:
     def _distance_of(self, folder: str) -> float:
         model = self._load(folder)
         frames = self.held(model, COMPARED)
-        return distance(model, self.ref_model, frames, self.held.text[: len(frames)])["kl"]
+        return distance(model, self.ref_model, frames, self.held.text)["kl"]
 
     def _load(self, folder: str, lora_scale: float = 1.0) -> VideoDiffusion:
         model = load_model(folder, lora_scale).to(self.device)
@@ -156,8 +156,7 @@ class _Ladder:
         found: Scores = score_frames(frames, self.held.prompts[: len(frames)], fps, self.device)
         found.save(folder / f"{name}.npz")
         if not facts.get("axis"):
-            shown = frames[:: self.config.samples][:GRID].permute(0, 1, 3, 4, 2).cpu().numpy()  # one of each prompt
-            np.savez_compressed(folder / f"{name}-grid.npz", frames=shown)
+            keep_grid(self.out, name, frames, self.held.prompts, fps)
         write_atomic(folder / f"{name}.json", _json(facts | {"fps": fps}))
 
 

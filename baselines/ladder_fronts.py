@@ -17,14 +17,18 @@ FRONTS = {"quality and diversity": ("truth.overall", "diversity_mini"),
 DRAWS = 500
 
 
-def fronts(rows: Sequence[Measured], reference: Measured, prompts: int) -> list[dict[str, Any]]:
-    """Each front over the first `prompts` prompts of all rows: the rungs, and what is swept beside them."""
+def fronts(rows: Sequence[Measured], real: Sequence[Measured], reference: Measured,
+           prompts: int) -> list[dict[str, Any]]:
+    """Each front over the first `prompts` prompts of all rows: the rungs, and what is swept beside them.
+
+    real: clips that no model made, which are shown and are on no front.
+    """
     return [found for title, columns in FRONTS.items()
-            if (found := _front(title, columns, rows, reference, prompts)) is not None]
+            if (found := _front(title, columns, rows, real, reference, prompts)) is not None]
 
 
-def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], reference: Measured,
-           prompts: int) -> dict[str, Any] | None:
+def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], real: Sequence[Measured],
+           reference: Measured, prompts: int) -> dict[str, Any] | None:
     from baselines.ladder_summary import is_better_high
 
     samples = [_samples(one, columns, reference, prompts) for one in rows]
@@ -43,6 +47,8 @@ def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], referen
             "rows": [{"name": one.plan["name"], "axis": one.plan["axis"], "at": one.plan["at"],
                       "parent": one.plan["parent"], "kl": one.fact("kl"), "values": values[k].tolist(),
                       "front": bool(on[k])} for k, one in enumerate(rows)],
+            "real": [{"name": one.plan["name"], "values": found.mean(1).tolist()} for one in real
+                     if (found := _samples(one, columns, reference, prompts)) is not None],
             "hypervolume": {"all": _volume(cube, worst, high)} | {
                 name: _volume(cube[members], worst, high) for name, members in families.items() if len(members) > 2}}
 

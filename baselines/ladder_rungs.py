@@ -16,7 +16,8 @@ from baselines.train import SUMMARY, settle_folder, train
 
 Progress = Callable[[str, int, int], None]
 PROXY, GUARDED, HELD_OUT = "farm", "guarded", "preference"  # climbed, climbed with a guard, and never in a loss
-SWEPT_BETAS = (0.2, 5.0)  # times `beta`
+MATCHED = ("dpo-unguarded", "dpo-guarded")  # compared at one distance from sft: the farther one is scaled down
+SWEPT_BETAS = (0.1,)  # times `beta`; beside it, and sft, where beta is without bound
 
 
 @dataclass(frozen=True)
@@ -30,25 +31,25 @@ class Config:
     device: str = "auto"
     rounds: int = 1  # of pairs and preference optimization
     pretrain_steps: int = 0  # 0: as many as evalkit baseline pretrain
-    prompts: int = 600  # held out, of the world's test split
+    prompts: int = 512  # held out, of the world's test split
     samples: int = 2  # of each prompt
-    swept: int = 160  # of these prompts, for the points between the rungs
+    swept: int = 128  # of these prompts, for the points between the rungs
     sample_steps: int = 20
     guidance: float = 3.0
-    sample_batch: int = 200
-    rank: int = 16  # of all adapters
-    sft_steps: int = 1000
+    sample_batch: int = 256
+    rank: int = 8  # of all adapters
+    sft_steps: int = 500
     sft_batch: int = 128
     sft_lr: float = 1e-3
-    pair_prompts: int = 600  # of the train split
+    pair_prompts: int = 512  # of the train split
     pair_samples: int = 4  # of each, which are compared, and of which best-of-n takes the best
     noise: float = 0.0  # share of the truth's labels that are turned
-    dpo_steps: int = 300
-    dpo_batch: int = 32  # pairs
-    dpo_lr: float = 5e-4
-    beta: float = 500.0
-    best_steps: int = 300  # of fine-tuning on the best of n
-    climb_steps: int = 100  # along a reward's gradient, and twice as many without anchor
+    dpo_steps: int = 200
+    dpo_batch: int = 128  # pairs
+    dpo_lr: float = 3e-4
+    beta: float = 5000.0
+    best_steps: int = 150  # of fine-tuning on the best of n
+    climb_steps: int = 40  # along a reward's gradient, and twice as many without anchor
     climb_batch: int = 32
     climb_lr: float = 3e-4
     climb_sampling: int = 8  # sampling steps of a climb
@@ -59,8 +60,8 @@ SMOKE = {"prompts": 4, "swept": 2, "sample_steps": 2, "sample_batch": 8, "rank":
          "climb_batch": 2, "climb_sampling": 2}
 PRESETS: dict[str, dict[str, Any]] = {"tiny": {}, "smoke": SMOKE}
 # Two CPU cores, to see whether all runs: too few steps and prompts for any claim.
-FAST = {"prompts": 24, "swept": 8, "sample_steps": 10, "sample_batch": 16, "sft_steps": 30, "sft_batch": 16,
-        "pair_prompts": 24, "pair_samples": 3, "dpo_steps": 30, "dpo_batch": 8, "best_steps": 20, "climb_steps": 10,
+FAST = {"prompts": 16, "swept": 4, "sample_steps": 10, "sample_batch": 8, "sft_steps": 30, "sft_batch": 16,
+        "pair_prompts": 16, "pair_samples": 3, "dpo_steps": 20, "dpo_batch": 8, "best_steps": 20, "climb_steps": 10,
         "climb_batch": 4, "climb_sampling": 4}
 
 
@@ -126,7 +127,7 @@ def _climbs(config: Config, curated: str, progress: Progress) -> list[Rung]:
     steps = 2 * config.climb_steps
     over = _trained(reward_gradient, config, "over-optimized", common | {
         "reward": PROXY, "steps": steps, "lr": 3 * config.climb_lr, "anchor": 0.0,
-        "keep_every": max(1, steps // 6)}, progress)
+        "keep_every": -(-steps // 4)}, progress)
     return [Rung("reward-gradient", anchored, f"along the gradient of {GUARDED}, held near sft", "sft", GUARDED),
             Rung("over-optimized", over, f"far along the gradient of {PROXY}, held by nothing: a warning", "sft",
                  PROXY)]
@@ -150,7 +151,7 @@ def _optimized(config: Config, name: str, below: str, pairs: Path, label: str, b
         label_samples(replace(_pair_config(config, pairs, below), label=label, margin=margin), file, progress)
     return _trained(dpo, config, name, _adapter(config, below) | {
         "pairs": str(file), "cache": str(pairs / "encoded"), "beta": beta, "steps": config.dpo_steps,
-        "batch_size": config.dpo_batch, "lr": config.dpo_lr, "keep_every": max(1, config.dpo_steps // 3)}, progress)
+        "batch_size": config.dpo_batch, "lr": config.dpo_lr, "keep_every": -(-config.dpo_steps // 3)}, progress)
 
 
 def _sampled_pairs(config: Config, name: str, below: str, progress: Progress) -> Path:

@@ -79,7 +79,7 @@ def held_out_scenes(count: int) -> dict[str, int]:
 
 @torch.no_grad()
 def distance(model: VideoDiffusion, ref_model: VideoDiffusion, frames: Tensor, text: Tensor) -> dict[str, float]:
-    """How far a model has gone from its reference, on its own samples: uint8 (N, T, 3, H, W) with states (N, L, D).
+    """How far a model has gone from its reference, on its own samples: uint8 (N, T, 3, H, W), `text` their states.
 
     kl: 1/2 E |v(x_t) - v_ref(x_t)|^2, a mean over numbers and over t and noise as in training. For a model that
     knows its own samples it equals implicit: 1/2 E (|v_ref(x_t) - v*|^2 - |v(x_t) - v*|^2), which is the expected
@@ -88,7 +88,8 @@ def distance(model: VideoDiffusion, ref_model: VideoDiffusion, frames: Tensor, t
     generator, sums, count = torch.Generator().manual_seed(0), torch.zeros(2), 0
     with _exactly(model), _exactly(ref_model):
         for start in range(0, min(len(frames), COMPARED), RENDERED):
-            x, states = model.encode(frames[start: start + RENDERED]), text[start: start + RENDERED]
+            x = model.encode(frames[start: start + RENDERED])
+            states = text[start: start + len(x)]
             t = sample_t(len(x), generator, model.preset.shift).to(x.device)
             noise = torch.randn(x.shape, generator=generator).to(x.device)
             x_t, target = add_noise(x, noise, t), velocity(x, noise)
@@ -123,7 +124,7 @@ def matching_scale(folder: str, kl: float, held: HeldOutSamples, ref_model: Vide
     for _ in range(5):
         model = load(folder, scale).to(held.device)
         frames = held(model, COMPARED)
-        found = distance(model, ref_model, frames, held.text[: len(frames)])["kl"]
+        found = distance(model, ref_model, frames, held.text)["kl"]
         if found <= 0 or abs(found / kl - 1) < CLOSE or (scale == 1 and found < kl):
             break
         scale *= (kl / found) ** 0.5

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
@@ -34,6 +35,7 @@ PARTS = {"farm": ("aesthetic", "coherence"), "preference": ("visual", "motion", 
          "cinematic_composition": ("motion_smoothness",)}  # what is shown of what some are made of; higher is better
 TRUTH = ("overall", "visual", "motion", "text", "follows")  # as truth.overall and so on
 BATCH = 64
+GRIDS, SHOWN = "grids", 8  # a folder; clips of every rung that are kept to be looked at
 
 
 @dataclass
@@ -69,6 +71,20 @@ class Scores:
                        {name: why for name, why in found["without"].reshape(-1, 2).tolist()})
 
 
+def keep_grid(out: Path, name: str, frames: Tensor, prompts: Sequence[str], fps: float) -> Path:
+    """One clip of each of the first prompts, of uint8 (N, T, 3, H, W), in `out`/grids/NAME.npz."""
+    rows = [k for k, prompt in enumerate(prompts) if prompt not in prompts[:k]][:SHOWN]
+    buffer = BytesIO()
+    np.savez_compressed(buffer, frames=frames[rows].cpu().numpy(), prompts=[prompts[k] for k in rows], fps=fps)
+    return write_atomic(out / GRIDS / f"{name}.npz", buffer.getvalue())
+
+
+@lru_cache(maxsize=32)
+def metric_of(name: str) -> Metric:
+    """The metric, made once: some load weights."""
+    return make_metric(name)
+
+
 @torch.no_grad()
 def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: torch.device | str,
                  metrics: Sequence[str] = METRICS) -> Scores:
@@ -78,7 +94,7 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
     """
     found, usable = Scores(list(prompts)), {}
     for name in metrics:
-        why = lacking(metric := make_metric(name), frames, fps)
+        why = lacking(metric := metric_of(name), frames, fps)
         if why:
             found.without[name] = why
         else:
@@ -91,11 +107,11 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
     for name, rows in parts.items():
         kind = found.features if isinstance(usable.get(name), SetMetric) else found.values
         kind[name] = np.concatenate(rows)
-    found.values |= _diversities(frames, found)
+    found.values |= diversities(frames, found)
     return found
 
 
-def _diversities(frames: Tensor, found: Scores) -> dict[str, np.ndarray]:
+def diversities(frames: Tensor, found: Scores) -> dict[str, np.ndarray]:
     """How different the samples of a prompt are, the same number for each: in pixels, and to a small network's eye."""
     per_prompt = found.prompts.count(found.prompts[0])
     if per_prompt < 2:
@@ -131,7 +147,8 @@ def clips(spec: ClipSpec, frames: Tensor, fps: float) -> Tensor:
     shrink = _shrink(spec, *frames.shape[-2:])
     chosen = frames[:, torch.as_tensor(pick.indices, device=frames.device)].float()
     if shrink > 1:
-        chosen = F.avg_pool2d(chosen.flatten(0, 1), shrink).round().unflatten(0, chosen.shape[:2])  # files hold 8 bits
+        # 8 bits, as a decoder shrinks to; it dithers halves, so about one number in thirty differs from its by 1/255
+        chosen = F.avg_pool2d(chosen.flatten(0, 1), shrink).round().unflatten(0, chosen.shape[:2])
     return chosen / 255
 
 
@@ -168,10 +185,11 @@ def _measured(metrics: dict[str, Metric], frames: Tensor, prompts: list[str],
         for part in PARTS.get(name, ()):
             yield f"{name}.{part}", found.components[part].double().cpu().numpy()
     if frames.shape[1] == 16:
-        yield from _truth(frames, prompts)
+        yield from truth_of(frames, prompts)
 
 
-def _truth(frames: Tensor, prompts: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+def truth_of(frames: Tensor, prompts: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, values) of (B, 16, 3, H, W) frames as the oracle reads them. ValueError as `judge`."""
     from baselines.world import judge
 
     verdicts = judge(frames, prompts)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,26 @@ import numpy as np
 import torch
 
 from baselines.ladder_fronts import fronts
-from baselines.ladder_scores import METRICS, PARTS, TRUTH, Scores
+from baselines.ladder_rungs import MATCHED
+from baselines.ladder_scores import METRICS, PARTS, TRUTH, Scores, metric_of
 from baselines.ladder_statistics import Mean, mean_of, mean_of_sets, overoptimization, win_rate
 from evalkit.errors import UsageError
-from evalkit.metrics.base import SetMetric, make_metric
+from evalkit.metrics.base import SetMetric
 from evalkit.metrics.frechet import frechet_difference
 from evalkit.results import write_atomic
 from evalkit.statistics import holm
 
 RESULT, PLAN, TIMES, SCORES = "ladder.json", "rungs.json", "seconds.json", "scores"
 WINS = ("truth.overall", "truth.visual", "truth.motion", "truth.text", "preference", "guarded", "farm")
-OWN = {"diversity_pixels": "mean distance of the samples of a prompt, in pixels shrunk to 16 x 16",
+OWN = {"truth.overall": "mean of the next three, read from the clip by the oracle",
+       "truth.visual": "what visible defects leave of it", "truth.motion": "what defects of its course leave of it",
+       "truth.text": "share of what the prompt says that is so",
+       "truth.follows": "share of clips whose shape, colour and direction are all as the prompt says",
+       "diversity_pixels": "mean distance of the samples of a prompt, in pixels shrunk to 16 x 16",
        "diversity_mini": "mean cosine distance of the samples of a prompt, in the features of fvd_mini"}
+REAL = {"real": "clean clips of the world with the same prompts", "real-vae": "these, through the VAE and back",
+        "reference": "as many other clean clips"}
+KIND = "video-evalkit ladder"
 LEVEL = 0.05
 
 
@@ -60,41 +69,63 @@ def columns() -> list[str]:
     shown = [f"truth.{name}" for name in TRUTH]
     for name in METRICS:
         shown += [name, *(f"{name}.{part}" for part in PARTS.get(name, ()))]
-    return shown + list(OWN)
+    return list(dict.fromkeys(shown + list(OWN)))
 
 
 def is_better_high(name: str) -> bool:
     """Of a column: parts, truth and diversities are better high."""
-    return make_metric(name).higher_is_better if name in METRICS else True
+    return metric_of(name).higher_is_better if name in METRICS else True
 
 
 def write_summary(folders: Sequence[Path], out: Path) -> Path:
     """`out`/ladder.json of the ladders in `folders`. UsageError where one is not finished, or they differ."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of tiny matrices: threads waiting for each other take ten times as long
+    try:
+        text = json.dumps(_summary(folders, out), indent=1, allow_nan=False)
+        return write_atomic(out / RESULT, (text + "\n").encode())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _summary(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     plans = [_plan(folder) for folder in folders]
     _check_alike(plans, folders)
     rungs = [_read(folders, plan) for plan in plans[0]["rungs"]]
     points = [_read(folders, plan) for plan in plans[0]["points"]]
-    extra = {name: _read(folders, {"name": name, "about": about}) for name, about in (
-        ("real", "clean clips of the world with the same prompts"), ("real-vae", "these, through the VAE and back"),
-        ("reference", "as many other clean clips")) if all((f / SCORES / f"{name}.npz").is_file() for f in folders)}
+    extra = {name: _read(folders, {"name": name, "about": about}) for name, about in REAL.items()
+             if all((folder / SCORES / f"{name}.npz").is_file() for folder in folders)}
     reference = extra.pop("reference")
     by_name = {one.plan["name"]: one for one in rungs}
     swept = plans[0]["config"]["swept"]
-    rows = {**extra, **by_name}
-    found = {
-        "kind": "video-evalkit ladder", "config": plans[0]["config"],
+    return {
+        "kind": KIND, "facts": _facts(plans), "config": plans[0]["config"],
         "seeds": [plan["config"]["seed"] for plan in plans],
-        "folders": [str(folder) for folder in folders],
+        "folders": [os.path.relpath(folder, out) for folder in folders],
         "seconds": [json.loads((folder / TIMES).read_text()) for folder in folders],
-        "metrics": _metrics(rungs[0]),
-        "rungs": {name: _entry(one, reference) for name, one in rows.items()},
+        **scored(extra, by_name, reference),
         "points": [_entry(one, reference, swept) for one in points],
-        "comparisons": list(_comparisons(by_name, reference)),
         "training": list(_courses(by_name, points, swept)),
         "overoptimization": list(_fits(by_name, points, swept)),
-        "fronts": fronts([*rungs, *points], reference, swept),
+        "fronts": fronts([*rungs, *points], list(extra.values()), reference, swept),
     }
-    return write_atomic(out / RESULT, (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+
+
+def scored(extra: dict[str, Measured], rungs: dict[str, Measured], reference: Measured | None) -> dict[str, Any]:
+    """"metrics", "rungs" and "comparisons" of ladder.json; `extra` are shown with the rungs, and compared with none.
+
+    reference: what set metrics measure the distance from; None where there are none.
+    """
+    return {"metrics": _metrics(next(iter(rungs.values()))),
+            "rungs": {name: _entry(one, reference) for name, one in {**extra, **rungs}.items()},
+            "comparisons": list(_comparisons(rungs, reference))}
+
+
+def _facts(plans: Sequence[dict[str, Any]]) -> list[str]:
+    config, seeds = plans[0]["config"], ", ".join(str(plan["config"]["seed"]) for plan in plans)
+    return [f"preset {config['preset']}", f"training seed{'s' * (len(plans) > 1)} {seeds}",
+            f"{config['prompts']} held-out prompts, {config['samples']} samples of each, the same for every rung",
+            f"{config['sample_steps']} sampling steps, guidance {config['guidance']:g}"]
 
 
 def _plan(folder: Path) -> dict[str, Any]:
@@ -128,26 +159,27 @@ def _metrics(rung: Measured) -> dict[str, Any]:
     found = {}
     for name in [*rung.names(), *rung.scores[0].features]:
         own = name in METRICS
-        found[name] = {"higher_is_better": is_better_high(name), "unit": make_metric(name).unit if own else "",
-                       "summary": make_metric(name).summary if own else OWN.get(name, "")}
+        found[name] = {"higher_is_better": is_better_high(name), "unit": metric_of(name).unit if own else "",
+                       "summary": metric_of(name).summary if own else OWN.get(name, "")}
     return found
 
 
-def _entry(one: Measured, reference: Measured, prompts: int | None = None) -> dict[str, Any]:
+def _entry(one: Measured, reference: Measured | None, prompts: int | None = None) -> dict[str, Any]:
     scores = {}
     for name in one.names():
         values = one.per_prompt(name, prompts)
         scores[name] = mean_of(values).row() | {"n": int(values.shape[1])}
-    scores |= {name: set_score(one, reference, name, prompts).row() for name in one.scores[0].features
-               if set_score(one, reference, name, prompts) is not None}
+    scores |= {name: found.row() for name in one.scores[0].features
+               if (found := set_score(one, reference, name, prompts)) is not None}
     return one.plan | {"kl": one.fact("kl"), "implicit": one.fact("implicit"), "scores": scores,
+                       "lora_scale": one.fact("lora_scale"),
                        "without": one.scores[0].without,
                        "checkpoints": [fact.get("checkpoint") for fact in one.facts]}
 
 
 def set_score(one: Measured, reference: Measured, name: str, prompts: int | None = None) -> Mean | None:
     """A set metric's number from the first prompts' clips against the whole reference; None for too few of them."""
-    metric: SetMetric = make_metric(name)
+    metric: SetMetric = metric_of(name)
     found = []
     for mine, other in zip(one.scores, reference.scores, strict=True):
         rows = mine.features[name][: _rows(mine, prompts)]
@@ -165,10 +197,12 @@ def _double(rows: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rows).double()
 
 
-def _comparisons(rungs: dict[str, Measured], reference: Measured) -> Iterable[dict[str, Any]]:
+def _comparisons(rungs: dict[str, Measured], reference: Measured | None) -> Iterable[dict[str, Any]]:
     """Each rung against its parent, and the guarded reward against the unguarded one, at matched distance."""
     pairs = [(one.plan["parent"], name) for name, one in rungs.items() if one.plan["parent"]]
-    for below, above in [*pairs, ("dpo-unguarded", "dpo-guarded")]:
+    if set(MATCHED) <= set(rungs):
+        pairs.append(MATCHED)
+    for below, above in pairs:
         a, b = rungs[below], rungs[above]
         names = [name for name in b.names() if name in a.names()]
         found = {name: mean_of(b.per_prompt(name) - a.per_prompt(name), test=True) for name in names}
@@ -191,7 +225,7 @@ def _verdict(name: str, difference: float, p: float) -> str:
 
 
 def _set_change(a: Measured, b: Measured, reference: Measured, name: str) -> dict[str, Any]:
-    if set_score(a, reference, name) is None or make_metric(name).name != "fvd_mini":
+    if set_score(a, reference, name) is None or name != "fvd_mini":
         return {}
     found = [frechet_difference(*(_double(one.features[name]) for one in three), splits=20)
              for three in zip(a.scores, b.scores, reference.scores, strict=True)]
@@ -201,7 +235,7 @@ def _set_change(a: Measured, b: Measured, reference: Measured, name: str) -> dic
 
 
 def _courses(rungs: dict[str, Measured], points: Sequence[Measured], swept: int) -> Iterable[dict[str, Any]]:
-    """Over training: the reward that was optimized, another that never was, and the truth."""
+    """Change over training of the reward that was optimized, of one that never was, and of the truth."""
     for name, rung in rungs.items():
         mine = sorted((one for one in points if one.plan["parent"] == name and one.plan["axis"] == "training"),
                       key=lambda one: one.plan["at"])
@@ -210,11 +244,14 @@ def _courses(rungs: dict[str, Measured], points: Sequence[Measured], swept: int)
         proxy = rung.plan["proxy"] or "truth.overall"
         shown = {"proxy": proxy, "held out": "preference", "truth": "truth.overall"}
         course = [(0, rungs[rung.plan["parent"]]), *((one.plan["at"], one) for one in mine)]
+        if (last := rung.fact("step") or 0) > mine[-1].plan["at"]:  # else it was scaled to match another
+            course.append((last, rung))
         yield {"rung": name, "shown": shown, "steps": [at for at, _ in course],
-               "kl": [0.0, *(one.fact("kl") for one in mine)],
-               "values": {kind: [mean_of(one.per_prompt(column, swept)).row() for _, one in course]
-                          for kind, column in shown.items()
-                          if all(one.per_prompt(column) is not None for _, one in course)}}
+               "kl": [0.0, *(one.fact("kl") for _, one in course[1:])],
+               "changes": {kind: [mean_of(one.per_prompt(column, swept) - course[0][1].per_prompt(column, swept)).row()
+                                  for _, one in course]
+                           for kind, column in shown.items()
+                           if all(one.per_prompt(column) is not None for _, one in course)}}
 
 
 def _fits(rungs: dict[str, Measured], points: Sequence[Measured], swept: int) -> Iterable[dict[str, Any]]:
@@ -231,5 +268,6 @@ def _fits(rungs: dict[str, Measured], points: Sequence[Measured], swept: int) ->
                 continue
             gains = np.stack([one.per_prompt(column, swept) - start.per_prompt(column, swept) for one in mine])
             fit = overoptimization(d, gains)
-            yield {"rung": name, "column": column, "d": d, "gains": gains.mean((1, 2)).tolist()} | ({} if fit is None else {
-                "a": fit.a.row(), "b": fit.b.row(), "peak": fit.peak, "r2": fit.r2})
+            found = {"rung": name, "column": column, "d": d, "gains": gains.mean((1, 2)).tolist()}
+            yield found if fit is None else found | {"a": fit.a.row(), "b": fit.b.row(), "peak": fit.peak,
+                                                     "r2": fit.r2}

@@ -13,6 +13,7 @@ ACTIONS = {  # name -> (module in baselines.commands, what it does)
     "nft": ("training", "climb any reward online (DiffusionNFT)"),
     "best-of-n": ("best_of_n", "sample n for each prompt, keep what a reward likes best, fine-tune on it"),
     "sample": ("sampling", "make videos of prompts"),
+    "ladder": ("ladder", "all of it, scored, with the trade-off report"),
     "pairs": ("sampling", "sample, and let a reward or the world's truth choose"),
 }
 

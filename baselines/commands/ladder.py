@@ -16,25 +16,28 @@ def add_arguments(parser: argparse.ArgumentParser, action: str) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from importlib.util import find_spec
     from pathlib import Path
 
     from baselines.commands.sampling import run_sampling
     from baselines.flags import read_flags
     from baselines.ladder import climb
     from baselines.ladder_rungs import FAST, PRESETS, Config
-    from baselines.ladder_summary import write_summary
+    from baselines.ladder_summary import RESULT, write_summary
 
     presets = {name: values | FAST if args.fast and name != "smoke" else values for name, values in PRESETS.items()}
     config = read_flags(args, Config, presets)
-    if args.report or args.merge:
-        folders = [Path(args.report)] if args.report else [Path(folder) for folder in args.merge]
-        path = write_summary(folders, Path(args.report or config.out))
+    if args.report:
+        path = Path(args.report) / RESULT
+    elif args.merge:
+        path = write_summary([Path(folder) for folder in args.merge], Path(config.out))
     else:
         path = run_sampling(climb, config)
     print(path)
-    if find_spec("plotly") is None:
-        print(f"plotly is not on this machine; elsewhere: evalkit baseline ladder --report {path.parent}")
+    try:
+        import av  # noqa: F401  (machines that train may lack them)
+        import plotly  # noqa: F401
+    except ImportError as error:
+        print(f"{error.name} is not on this machine; elsewhere: evalkit baseline ladder --report {path.parent}")
         return 0
     from baselines.ladder_report import write_report
 

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 
@@ -46,7 +48,17 @@ def main(args: argparse.Namespace) -> int:
     print("\nIs the flickering model worse? Paired by prompt:\n")
     print_comparison(reports["steady"], reports["flickering"],
                      compare_reports(reports["steady"], reports["flickering"]))
+    pages = [args.out / "flickering" / "report.html", *_stages(args.out, args.workers)]
     print("\nNow score your own videos:  evalkit run samples/ --prompts prompts.jsonl --out runs/my-model\n"
-          "and open this report in a browser:")
-    print((args.out / "flickering" / "report.html").resolve())
+          "and open these reports in a browser:")
+    for page in pages:
+        print(page.resolve())
     return 0
+
+
+def _stages(out: Path, workers: int | None) -> Iterator[Path]:
+    """What installed packages add, each in a folder of its name: `stage(out, workers)` gives its page, or None."""
+    for entry in sorted(entry_points(group="evalkit.quickstart"), key=lambda entry: entry.name):
+        page = entry.load()(out / entry.name, workers)
+        if page is not None:
+            yield page
