@@ -14,7 +14,7 @@ RUNGS = tuple(Rung(name, str(FOLDER / name), about, parent) for name, about, par
     ("pretrain", "pretrained on the world, two in five clips of it damaged", ""),
     ("sft", "fine-tuned on clean clips of the world", "pretrain"),
     ("dpo", "DPO on the truly best against the worst of four samples each of 600 prompts, beta 5000", "sft"),
-    ("over-optimized", "DPO on all pairs of such samples, beta 300 and a high rate, too far on purpose: a warning", "sft")))
+    ("over-optimized", "DPO on all pairs of such samples, beta 300, too far on purpose: a warning", "sft")))
 
 
 def shipped() -> list[Rung]:
