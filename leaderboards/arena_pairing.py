@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leaderboards.bradley_terry import fit_counts
+
 PRIOR = 4.0  # variance of a strength, in squared log-odds
 PROMPT = 1.0
 REPEATS = 0.2  # share of questions that another rater has answered: without them no agreement could be told
@@ -36,19 +38,10 @@ def worth(n: np.ndarray, w: np.ndarray | float = 0.25) -> np.ndarray:
 
 
 def fit_strengths(wins: np.ndarray) -> Strengths:
-    """Posterior mode by Newton's method; wins (M, M): of the row over the column, a tie half a win of each."""
-    models, games = len(wins), wins + wins.T
-    theta = np.zeros(models)
-    for _ in range(20):
-        p = 1 / (1 + np.exp(theta[None] - theta[:, None]))
-        w = games * p * (1 - p)
-        curve = np.diag(w.sum(1)) - w + np.eye(models) / PRIOR
-        step = np.linalg.solve(curve, (wins - games * p).sum(1) - theta / PRIOR)
-        theta = theta + step
-        if np.abs(step).max() < 1e-8:
-            break
-    centre = np.eye(models) - 1 / models
-    return Strengths(centre @ theta, centre @ np.linalg.inv(curve) @ centre)
+    """Posterior mode; wins (M, M): of the row over the column, a tie half a win of each."""
+    theta, _, curvature = fit_counts(wins, precision=1 / PRIOR)
+    centre = np.eye(len(wins)) - 1 / len(wins)
+    return Strengths(theta, centre @ np.linalg.inv(curvature) @ centre)
 
 
 class Chooser:

@@ -48,7 +48,7 @@ def fit_strengths(scores: Sequence[np.ndarray], weights: Sequence[float], ties: 
         for w, found in prompt:
             wins += w * (found == 1.0)
             drawn += w * (found == 0.5)
-    theta, eta = _newton(wins, drawn)
+    theta, eta, curvature = fit_counts(wins, drawn)
     tied, half = _expected(theta, eta)
     gradients = np.zeros((k, m + 1))
     for i, prompt in enumerate(prompts()):
@@ -56,7 +56,6 @@ def fit_strengths(scores: Sequence[np.ndarray], weights: Sequence[float], ties: 
             seen = ~np.isnan(found)
             gradients[i, :m] += w * np.where(seen, np.nan_to_num(found) - half, 0.0).sum(1)
             gradients[i, m] += w * (np.where(seen, (found == 0.5) - tied, 0.0).sum() / 2)
-    curvature = _curvature(theta, eta, wins + wins.T + drawn)
     influence = np.linalg.solve(curvature, gradients.T).T[:, :m]
     return Strengths(theta, float(eta), influence - influence.mean(1, keepdims=True))
 
@@ -70,7 +69,7 @@ def _expected(theta: np.ndarray, eta: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curvature(theta: np.ndarray, eta: float, games: np.ndarray) -> np.ndarray:
-    """Negative second derivatives of the penalised log likelihood, (M + 1, M + 1), the last for log ν."""
+    """Negative second derivatives of the log likelihood, (M + 1, M + 1), the last for log ν."""
     m = len(theta)
     tied, half = _expected(theta, eta)
     spread = games * (half * (1 - half) - tied / 4)  # variance of the result 1, ½, 0
@@ -79,28 +78,40 @@ def _curvature(theta: np.ndarray, eta: float, games: np.ndarray) -> np.ndarray:
     found[:m, :m] = np.diag(spread.sum(1)) - spread
     found[:m, m] = found[m, :m] = skew.sum(1)
     found[m, m] = (games * tied * (1 - tied)).sum() / 2
-    return found + PRIOR * np.eye(m + 1)
+    return found
 
 
-def _newton(wins: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, float]:
+def fit_counts(wins: np.ndarray, drawn: np.ndarray | None = None, precision: float = PRIOR) -> tuple:
+    """Log strengths (M,) of mean 0, the log of ν, and the curvature (P, P) at the mode, by Newton's method.
+
+    wins (M, M): of the row over the column; drawn (M, M), symmetric: ties. Without `drawn` no tie is modelled (ν = 0,
+    P = M, a tie in `wins` is half a win of each); with it P = M + 1, the last for log ν. precision: of the prior.
+    """
     m = len(wins)
-    games = wins + wins.T + drawn
+    ties = np.zeros((m, m)) if drawn is None else drawn
+    games, free = wins + wins.T + ties, m if drawn is None else m + 1
     at = np.zeros(m + 1)
+    at[m] = 0.0 if free > m else -np.inf
 
     def loss(at: np.ndarray) -> float:
         gap = (at[:m, None] - at[None, :m]) / 2
         log_total = np.logaddexp(np.logaddexp(gap, -gap), at[m])
-        likelihood = (wins * gap).sum() + (drawn.sum() / 2) * at[m] - ((wins + wins.T + drawn) * log_total).sum() / 2
-        return float(-likelihood + PRIOR / 2 * at @ at)
+        tied = (ties.sum() / 2) * at[m] if free > m else 0.0
+        likelihood = (wins * gap).sum() + tied - (games * log_total).sum() / 2
+        return float(-likelihood + precision / 2 * at[:free] @ at[:free])
+
+    def bend(at: np.ndarray) -> np.ndarray:
+        return _curvature(at[:m], at[m], games)[:free, :free] + precision * np.eye(free)
 
     for _ in range(_NEWTON_STEPS):
         tied, half = _expected(at[:m], at[m])
-        gradient = np.append((wins + drawn / 2 - games * half).sum(1), (drawn - games * tied).sum() / 2) - PRIOR * at
-        step = np.linalg.solve(_curvature(at[:m], at[m], games), gradient)
+        gradient = np.append((wins + ties / 2 - games * half).sum(1), (ties - games * tied).sum() / 2)[:free]
+        step = np.zeros(m + 1)
+        step[:free] = np.linalg.solve(bend(at), gradient - precision * at[:free])
         size, here = 1.0, loss(at)
         while loss(at + size * step) > here + 1e-12 * abs(here) and size > 1e-6:
             size /= 2
         at = at + size * step
         if np.abs(size * step).max() < _CLOSE:
             break
-    return at[:m] - at[:m].mean(), float(at[m])
+    return at[:m] - at[:m].mean(), float(at[m]), bend(at)

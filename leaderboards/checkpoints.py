@@ -23,7 +23,8 @@ class FoundCheckpoint:
 
     @property
     def name(self) -> str:
-        return self.path.name if self.path.is_dir() else self.path.stem
+        """With the suffix: model-100.pt and model-100.safetensors are two."""
+        return self.path.name
 
 
 def find_checkpoints(folder: Path) -> list[FoundCheckpoint]:

@@ -16,6 +16,7 @@ from leaderboards.checks import check_scores
 from leaderboards.fields import BoardError
 from leaderboards.rank_ranges import rank_ranges
 from leaderboards.schema import COMPOSITE, WINS, Board, Submission
+from leaderboards.tables import read_columns, read_numbers
 
 _NORMAL95 = 1.959964
 
@@ -149,15 +150,22 @@ def _estimate(board: Board, rows: Sequence[Submission], by: str, weights: dict[s
 
 def read_prompt_scores(row: Submission, names: Sequence[str]) -> dict[str, Any]:
     """Metric -> DataFrame (sum, count) by prompt, or by video without one; of metrics with a column in the table."""
-    import pyarrow.parquet as pq
+    import pandas as pd
 
-    present = set(pq.read_schema(row.locate(row.videos)).names)
-    columns = [name for name in names if name in present]
+    table = read_columns(row.locate(row.videos), ["video", "prompt", *names])
+    columns = [name for name in names if name in table.column_names]
     if not columns:
         return {}
-    table = row.read_videos(["video", "prompt", *columns])
-    key = table["prompt"].where(table["prompt"].notna() & (table["prompt"] != ""), table["video"]).astype(str)
-    return {name: table[name].groupby(key).agg(["sum", "count"]) for name in columns}
+    keys = [prompt or video for prompt, video in zip(*(table[key].to_pylist() for key in ("prompt", "video")),
+                                                     strict=True)]
+    places, prompts = pd.factorize(np.array(keys, dtype=object))
+    found = {}
+    for name in columns:
+        values = read_numbers(table, name, row.videos.path)
+        known = ~np.isnan(values)
+        sums = np.bincount(places[known], values[known], len(prompts))
+        found[name] = pd.DataFrame({"sum": sums, "count": np.bincount(places[known], minlength=len(prompts))}, prompts)
+    return found
 
 
 def _resampled(row: Submission, table: dict[str, Any], name: str, keys: list[str], resampled: Any,

@@ -133,7 +133,8 @@ def _read_protocols(raw: Fields) -> dict[str, Mapping[str, Any]]:
 
 def _read_prompts(raw: Any, where: str) -> PromptSet:
     read = Fields(raw, where)
-    prompts = PromptSet(read.integer("count", least=1), read.matching("sha256", _SHA256, "64 hex digits"))
+    prompts = PromptSet(read.integer("count", least=1), read.matching("sha256", _SHA256, "64 hex digits"),
+                        read.integer("samples", least=1))
     read.done()
     return prompts
 
@@ -257,7 +258,8 @@ def _read_verification(raw: Any, where: str) -> Verification:
     verification = Verification(
         by=read.text("by", shortest=1, longest=100), date=read.day("date"), share=read.number("share", least=0, most=1),
         videos=read.integer("videos", least=1),
-        deviations={name: deviations.number(name, least=0.0) for name in deviations.raw})
+        deviations={name: deviations.number(name, least=0.0) for name in deviations.raw},
+        scored=read.matching("scored", _SHA256, "64 hex digits"))
     read.done()
     if not deviations.raw:
         raise BoardError(f"{where}: deviations: expected one metric or more, got none")

@@ -1,6 +1,7 @@
 """A board, and one submission per model: frozen dataclasses to and from the JSON that FORMAT.md describes."""
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -39,10 +40,14 @@ class BoardMetric:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Which prompts every model of a board is scored on: leaving out the hard ones would be no fair mean."""
+    """Which prompts every model of a board is scored on: leaving out the hard ones would be no fair mean.
+
+    A video without a prompt has the empty one: without any, `samples` is the number of videos.
+    """
 
     count: int
     sha256: str  # of the sorted distinct prompts, joined by line feeds
+    samples: int  # of each prompt: more of the good ones would be no fair mean either
 
 
 @dataclass(frozen=True)
@@ -97,13 +102,17 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Verification:
-    """Who scored a share of the samples again, and by how much each metric deviated (relative)."""
+    """Who scored a share of the samples again, and by how much each metric deviated (relative).
+
+    A file proves none of it: whoever merges it trusts `by`. `scored` ties it to the numbers that were verified.
+    """
 
     by: str
     date: str
     share: float  # of the videos, 0 to 1
     videos: int
     deviations: Mapping[str, float]
+    scored: str  # `Submission.scored_sha256` of the row that was verified
 
     @property
     def largest(self) -> tuple[str, float]:
@@ -153,17 +162,44 @@ class Submission:
     @property
     def status(self) -> str:
         """withdrawn, verified or reported."""
-        return "withdrawn" if self.withdrawal else "verified" if self.verification else "reported"
+        return "withdrawn" if self.withdrawal else "verified" if self.badge else "reported"
+
+    @property
+    def badge(self) -> Verification | None:
+        """The verification, unless what was scored has been edited since."""
+        found = self.verification
+        return found if found and found.scored == self.scored_sha256 else None
+
+    @property
+    def scored_sha256(self) -> str:
+        """Of everything that scoring found: scores, protocols, counts, seed, and the hashes of tables and features."""
+        files = [self.videos.sha256, self.features and self.features.sha256]
+        scores = {name: score.to_json() for name, score in sorted(self.scores.items())}
+        parts = [self.board, scores, dict(self.protocols), dict(self.counts), self.seed, files]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    @property
+    def rescorable(self) -> list[str]:
+        """Metrics with a value that evalkit can score again: votes of people and other tools' scores are not."""
+        return [name for name, score in self.scores.items()
+                if score.value is not None and "decoder" in self.protocols[score.protocol]]
 
     def locate(self, entry: FileEntry | str) -> Path:
         """The path of a file of this submission."""
         return self.path.parent / (entry if isinstance(entry, str) else entry.path)
 
     def read_videos(self, columns: list[str] | None = None) -> Any:
-        """One row per video as a DataFrame: video, prompt, seed, content, error and a column per per-video score."""
-        import pandas as pd
+        """One row per video as a DataFrame: video, prompt, seed, content, error and a column per per-video score.
 
-        return pd.read_parquet(self.locate(self.videos), columns=columns)
+        Raises BoardError where the file is no table, or unpacks into too much.
+        """
+        import pandas as pd
+        import pyarrow as pa
+
+        from leaderboards.tables import read_columns
+
+        table = read_columns(self.locate(self.videos), columns)
+        return table.to_pandas(ignore_metadata=True, types_mapper={pa.int64(): pd.Int64Dtype()}.get)
 
     def read_features(self) -> dict[str, Any]:
         """(N, D) float32 features by set metric; empty where there are none."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from evalkit.catalogue import PATH as CATALOGUE
-from leaderboards.checks import MOST_CELLS
 from leaderboards.fields import BoardError
 from leaderboards.ranking import RankedRow, Ranking
 from leaderboards.schema import COMPOSITE, Board, Generation, Submission
+from leaderboards.tables import read_columns, read_numbers
 
 ASSETS = Path(__file__).with_name("assets")
 DIGITS = 7  # significant ones: more would only weigh
@@ -37,6 +37,7 @@ def describe_row(board: Board, row: RankedRow) -> dict[str, Any]:
         ends = score.ci95 or (None, None)
         scores.append(score.reason if score.value is None else [*map(_short, (score.value, *ends)), score.n])
     return {"slug": it.slug, "name": it.name, "kind": it.kind, "status": it.status, "submitted": it.submitted,
+            "found": it.counts["found"], "failed": it.counts["failed"],
             "rank": row.rank_range, "unranked": row.reason, "pareto": row.pareto, "scores": scores,
             "strength": [_short(x) for x in (row.value, *(row.ci95 or (None, None)))],
             "run": it.checkpoint.run if it.checkpoint else None, "step": it.checkpoint.step if it.checkpoint else None}
@@ -47,7 +48,7 @@ def describe_submission(board: Board, it: Submission, videos: Any, clips: Mappin
     names = videos["video"]
     return {"links": sorted(it.links.items()), "commit": it.commit, "counts": dict(it.counts), "seed": it.seed,
             "versions": sorted(it.versions.items()), "generation": _generation(it.generation),
-            "verification": asdict(it.verification) if it.verification else None,
+            "verification": asdict(it.badge) if it.badge else None,
             "withdrawal": asdict(it.withdrawal) if it.withdrawal else None, "sha256": it.videos.sha256,
             "videos": names, "prompts": videos["prompt"], "clips": [clips.get(name) for name in names],
             "values": [videos.get(name) for name in board.metrics]}
@@ -58,20 +59,12 @@ def read_scores(board: Board, row: Submission) -> dict[str, list]:
 
     Raises BoardError where its table is none.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(row.locate(row.videos))
-        if file.metadata.num_rows * file.metadata.num_columns > MOST_CELLS:
-            raise BoardError(f"{row.videos.path}: expected at most {MOST_CELLS} cells")
-        there = set(file.schema_arrow.names)
-        columns = ["video", "prompt", *(name for name in board.metrics if name in there)]
-        table = file.read(columns=columns, use_threads=False)  # tables are small, and waking threads costs more
-        texts = {name: table[name].cast(pa.string()).to_pylist() for name in ("video", "prompt")}
-        found = {name: _numbers(table[name].cast(pa.float64()).to_numpy()) for name in board.metrics if name in there}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise BoardError(f"{row.videos.path}: not a table of videos and numbers: {error}") from error
+    table = read_columns(row.locate(row.videos), ["video", "prompt", *board.metrics])
+    there = table.column_names
+    if not {"video", "prompt"} <= set(there):
+        raise BoardError(f"{row.videos.path}: not a table of videos: it has {', '.join(there) or 'nothing'}")
+    texts = {name: table[name].to_pylist() for name in ("video", "prompt")}
+    found = {name: _numbers(read_numbers(table, name, row.videos.path)) for name in board.metrics if name in there}
     return texts | {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.results import Report, Score, write_atomic
-from leaderboards.checks import CLIP_SUFFIXES, LARGEST_CLIP, check_submission, fingerprint_prompts
+from leaderboards.checks import CLIP_SUFFIXES, LARGEST_CLIP, check_submission
 from leaderboards.fields import BoardError
 from leaderboards.reading import read_board_rows, read_submission
 from leaderboards.schema import Board, FileEntry, Submission, Withdrawal, format_json
+from leaderboards.table_checks import fingerprint_prompts
 
 
 def add_run(board: Board, run: Path | str, name: str, *, clips: int = 0, **fields: Any) -> tuple[Submission, Board]:

@@ -111,9 +111,11 @@ class Watcher:
         if self.board is None:
             return
         board, checkpoint = read_board(self.board), Checkpoint(self.run, found.step)
-        if any(row.checkpoint == checkpoint for row in read_board_rows(board)):
+        twins = [one for one in find_checkpoints(self.folder) if one.step == found.step]
+        name = f"{self.run} {found.step}" if len(twins) < 2 else f"{self.run} {found.step} {found.name}"
+        if any(row.checkpoint == checkpoint and row.name == name for row in read_board_rows(board)):
             return  # added before a kill
-        add_run(board, run, f"{self.run} {found.step}", generation=self.generation, checkpoint=checkpoint)
+        add_run(board, run, name, generation=self.generation, checkpoint=checkpoint)
 
     def _judge(self, found: FoundCheckpoint, report: Report) -> None:
         if self.gate is None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from evalkit.report import Page, lay_out
 from evalkit.report_plots import BLUE, GREY, ORANGE, Plot
 from evalkit.results import write_atomic
+from evalkit.workers import map_in_processes
 from rewards import credentials
 from rewards.attack import attack
 from rewards.base import Reward
@@ -23,26 +25,33 @@ MOVED = 0.5  # standard deviations by which a change that should not matter may 
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def measure(reward: Reward, clips: Sequence[CleanClip], twins: Mapping[str, Reward],
+def measure(reward: Reward, clips: Sequence[CleanClip], twins: Mapping[str, Reward], workers: int = 1,
             progress: Callable[[str, int, int], None] = lambda *_: None) -> Card:
     """Everything but the hack suite and what people say; costly parts on the first clips alone, each with its n."""
     few, one = clips[:FEW], clips[0]
-    steps: dict[str, Callable[[], Any]] = {
+    climbs = {f"ascent from {name}": partial(credentials.ascent, reward, few, dict(twins), name)
+              for name in credentials.ASCENTS}
+    steps: dict[str, Callable[[], Any]] = climbs | {  # the longest first
         "responses": lambda: {"n": len(clips)} | {"of": credentials.responses(reward, clips)},
-        "invariances": lambda: {"n": len(clips)} | {"of": credentials.invariances(reward, clips)},
-        "order": lambda: credentials.order_sensitivity(reward, clips),
         "gradient": lambda: {"n": len(few)} | {"of": credentials.gradient_health(reward, few)},
-        "ascent": lambda: {name: credentials.ascent(reward, few, dict(twins), name) for name in credentials.ASCENTS},
-        "cost": lambda: credentials.cost(reward, one.frames.float()[None] / 255, [one.prompt or ""], one.fps)
-        | {"frames": list(one.frames.shape)}}
+        "invariances": lambda: {"n": len(clips)} | {"of": credentials.invariances(reward, clips)},
+        "order": lambda: credentials.order_sensitivity(reward, clips)}
     found: Card = {"reward": reward.name, "version": reward.version, "summary": reward.summary,
                    "range": list(reward.range), "needs_prompts": reward.needs_prompts, "needs_fps": reward.needs_fps,
                    "min_frames": reward.min_frames, "protocol": reward.parameters_of_protocol()}
-    for done, (name, step) in enumerate(steps.items()):
-        progress(name, done, len(steps))
-        found[name] = step()
-    progress("done", len(steps), len(steps))
-    return found
+    measured = map_in_processes(lambda name: steps[name](), list(steps), workers, _crashed)
+    for done, (name, result) in enumerate(zip(steps, measured, strict=True), 1):
+        progress(name, done, len(steps) + 1)
+        found[name] = result
+    found["ascent"] = {name: found.pop(f"ascent from {name}") for name in credentials.ASCENTS}
+    # alone: other processes would slow it
+    timed = credentials.cost(reward, one.frames.float()[None] / 255, [one.prompt or ""], one.fps)
+    progress("cost", len(steps) + 1, len(steps) + 1)
+    return found | {"cost": timed | {"frames": list(one.frames.shape)}}
+
+
+def _crashed(name: str) -> Any:
+    raise RuntimeError(f"measuring {name} ended its process")
 
 
 def hack_suite(reward: Reward, sets: Mapping[str, Sequence[CleanClip]], workers: int,

@@ -11,23 +11,24 @@ from rewards import temporal_artifacts
 from rewards.frames import to_luma
 from rewards.temporal_artifacts import STEP, mean_over
 
-# Prices per unit of measurement. Searched for on the tuning part of the hack suite (`hack_clips`), then rounded: real
-# clips there pay about 0.7 in all.
+# Prices per unit of measurement, and what is usual of real footage: at less of it little is gained. Fitted to the
+# tuning part of the hack suite (`hack_clips`), softened and larger clips of it and other footage, then rounded: real
+# clips there pay about 0.3 in all.
 PRICES = {
-    "midpoint": 0.15,
-    "residual": 12.0,
-    "jerk": 10.0,
-    "luma_jerk": 2.5,
-    "chroma_jerk": 60.0,
-    "spike": 4.0,
-    "residual_spike": 10.0,
-    "duplicates": 0.85,
-    "ghosting": 1.6,
-    "persistence": 2.0,
+    "midpoint": 0.2,
+    "residual": 10.0,
+    "jerk": 23.0,
+    "luma_jerk": 2.0,
+    "chroma_jerk": 22.0,
+    "detail_spike": 0.55,
+    "residual_spike": 1.5,
+    "duplicates": 0.5,
+    "ghosting": 0.95,
+    "persistence": 1.0,
 }
-DYNAMIC_FLOOR = 0.005  # luma, set by judgement: a clip whose `variation` is this much gets half
-USUAL_BEND = 1.5  # of real footage, see `midpoint`
-USUAL_PERSISTENCE = 0.02  # of real footage: below, little is gained
+USUAL = {"midpoint": 1.85, "residual": 0.0155, "jerk": 0.048}
+PERSISTENT = (0.33, 0.215)  # correlation at which half of the price is due, and the width of the slope
+DYNAMIC_FLOOR = 0.01  # of the mean luma, set by judgement: a clip whose `variation` is this much gets half
 
 
 def coherence(motion: Mapping[str, Tensor], fps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -36,30 +37,36 @@ def coherence(motion: Mapping[str, Tensor], fps: Tensor) -> tuple[Tensor, dict[s
     floor * exp(-sum of price * measurement). Parts are the measurements, 0 the best, and "dynamic_floor" in [0, 1):
     midpoint, the bend of pixels' courses relative to their change (a mid-frame's residual); residual, what motion
     compensation leaves; jerk, the second difference of the camera's step; luma_jerk and chroma_jerk, that of the mean
-    luma and colour; spike and residual_spike, local change, and what motion compensation leaves of it, that the
-    neighbours in time lack; duplicates, repeated frames; ghosting, the squared share of linear fading, of which real
-    footage has a little; persistence, how long pixels keep changing the same way. Changes of light are divided out
-    before spikes and fades are looked for.
+    luma and colour; detail_spike and residual_spike, how suddenly detail comes or goes in one place, and what motion
+    compensation leaves there but not just before and after; duplicates, repeated frames; ghosting, the squared share
+    of linear fading, of which real footage has a little; persistence, in (0, 1), how long pixels keep changing the
+    same way. Changes of light are divided out before spikes and fades are looked for.
     """
     luma, whole = to_luma(motion["thumbs"]), 1 - motion["cut"]
     lit = temporal_artifacts.evenly_lit(luma)
     dragging = temporal_artifacts.persistence(lit, whole, fps)
     parts = {
         "midpoint": midpoint(luma, whole),
-        "residual": mean_over(motion["residual"], whole),
-        "jerk": jerk(motion["transform"], whole),
+        "residual": _beyond(mean_over(motion["residual"], whole), USUAL["residual"]),
+        "jerk": _beyond(jerk(motion["transform"], whole), USUAL["jerk"]),
         "luma_jerk": temporal_artifacts.flicker(luma, whole),
         "chroma_jerk": temporal_artifacts.colour_flicker(motion["thumbs"], whole),
-        "spike": temporal_artifacts.vanishing(lit, whole),
+        "detail_spike": temporal_artifacts.detail_spikes(lit, whole),
         "residual_spike": temporal_artifacts.spikes(motion["residual_blocks"], whole),
         "duplicates": temporal_artifacts.duplicate_frames(luma, whole),
         "ghosting": temporal_artifacts.ghosting(lit, whole).square(),
-        "persistence": 0.1 * F.softplus((dragging - USUAL_PERSISTENCE) / 0.1),
+        "persistence": torch.sigmoid((dragging - PERSISTENT[0]) / PERSISTENT[1]),
     }
-    change = variation(luma, motion["cut"])
+    change = variation(luma, motion["cut"]) / (luma.mean((1, 2, 3)) + temporal_artifacts.LIGHT)
     floor = change / (DYNAMIC_FLOOR + change)
     price = sum(PRICES[name] * part for name, part in parts.items())
     return floor * torch.exp(-price), parts | {"dynamic_floor": floor}
+
+
+def _beyond(x: Tensor, usual: float) -> Tensor:
+    """By how much x >= 0 exceeds `usual`, smoothly 0 below."""
+    width = 0.3 * usual
+    return width * F.softplus((x - usual) / width)
 
 
 def variation(luma: Tensor, cut: Tensor) -> Tensor:
@@ -78,13 +85,13 @@ def midpoint(luma: Tensor, whole: Tensor) -> Tensor:
     """(B,) mean |x_t-1 - 2 x_t + x_t+1| over mean |x_t+1 - x_t-1| / 2 of luma (B, T, h, w), less that of real motion.
 
     Not relative, it would pay for standing still. The ratio is 0 for a fade, about 1.5 for real motion and 3.5 for
-    frames in random order; below 1.5 little is gained, smoothly.
+    frames in random order; below what is usual little is gained, smoothly.
     """
     triples = whole[:, 1:] * whole[:, :-1]
     bend = mean_over((luma[:, 2:] - 2 * luma[:, 1:-1] + luma[:, :-2]).abs().mean((2, 3)), triples)
     change = mean_over(0.5 * (luma[:, 2:] - luma[:, :-2]).abs().mean((2, 3)), triples)
     ratio = (bend + 0.1 * STEP) / (change + 0.1 * STEP)
-    return 0.3 * F.softplus((ratio - USUAL_BEND) / 0.3)
+    return 0.3 * F.softplus((ratio - USUAL["midpoint"]) / 0.3)
 
 
 def jerk(transform: Tensor, whole: Tensor) -> Tensor:

@@ -136,26 +136,26 @@ def gradient_health(reward: Reward, clips: Sequence[CleanClip]) -> dict[str, dic
 def ascent(reward: Reward, clips: Sequence[CleanClip], twins: dict[str, Reward], name: str) -> dict[str, Any]:
     """What 50 steps of ascent on the pixels of clips with the corruption `name` at severity 3 do.
 
-    Means over clips, before and after: the reward; each twin, a reward on another backbone that should rise too; and
-    PSNR in dB to the clean original, which falls where the reward is climbed without repairing anything.
-    "risen": share of clips whose reward is higher afterwards.
+    Means over clips, which are all of one shape, before and after: the reward; each twin, a reward on another backbone
+    that should rise too; and PSNR in dB to the clean original, which falls where the reward is climbed without
+    repairing anything. "risen": share of clips whose reward is higher afterwards.
     """
-    rows = []
     damage = _damage(clips, name, 3)
-    for index, clip in enumerate(clips):
-        start = _floats(damage(clip.frames, index))
-        both = start, _climb(reward, start, _prompt(clip), clip.fps)
-        with torch.no_grad():
-            row = {"reward": [float(reward(pixels, _prompt(clip), clip.fps)) for pixels in both],
-                   "psnr": [_psnr(pixels, _floats(clip.frames)) for pixels in both]}
-            row |= {twin: [float(other(pixels, _prompt(clip), clip.fps)) for pixels in both]
-                    for twin, other in twins.items()}
-        rows.append(row)
-    means = {key: np.mean([row[key] for row in rows], axis=0).tolist() for key in rows[0]}
-    return means | {"n": len(rows), "risen": float(np.mean([row["reward"][1] > row["reward"][0] for row in rows]))}
+    start = torch.cat([_floats(damage(clip.frames, index)) for index, clip in enumerate(clips)])
+    prompts = None if any(clip.prompt is None for clip in clips) else [clip.prompt for clip in clips]
+    fps = torch.tensor([clip.fps for clip in clips])
+    clean, end = torch.cat([_floats(clip.frames) for clip in clips]), _climb(reward, start, prompts, fps)
+    with torch.no_grad():
+        scored = {title: [one(pixels, prompts, fps) for pixels in (start, end)]
+                  for title, one in ({"reward": reward} | twins).items()}
+        scored["psnr"] = [_psnr(pixels, clean) for pixels in (start, end)]
+    risen = (scored["reward"][1] > scored["reward"][0]).double().mean()
+    means = {title: [float(side.mean()) for side in both] for title, both in scored.items()}
+    return means | {"n": len(clips), "risen": float(risen)}
 
 
-def _climb(reward: Reward, start: Tensor, prompts: Sequence[str] | None, fps: float) -> Tensor:
+def _climb(reward: Reward, start: Tensor, prompts: Sequence[str] | None, fps: Tensor) -> Tensor:
+    """All clips at once: none of them enters another's gradient, and a batch takes about half the time."""
     pixels = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([pixels], RATE)
     for _ in range(STEPS):
@@ -167,8 +167,9 @@ def _climb(reward: Reward, start: Tensor, prompts: Sequence[str] | None, fps: fl
     return pixels.detach()
 
 
-def _psnr(pixels: Tensor, clean: Tensor) -> float:
-    return float(-10 * torch.log10((pixels - clean).square().mean().clamp_min(1e-10)))
+def _psnr(pixels: Tensor, clean: Tensor) -> Tensor:
+    """(B,) in dB."""
+    return -10 * torch.log10((pixels - clean).square().mean((1, 2, 3, 4)).clamp_min(1e-10))
 
 
 def cost(reward: Reward, frames: Tensor, prompts: Sequence[str] | None, fps: float,

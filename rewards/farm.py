@@ -31,7 +31,7 @@ class Farm(Reward):
     """
 
     name = "farm"
-    version = 2
+    version = 3
     needs_fps = True
     range = (-0.25, 2.0)
     summary = "how good frames look (photographic score) plus how coherently they move, guarded against stillness"

@@ -15,8 +15,9 @@ from rewards.frames import pooled, to_luma
 # on those clips' over-exposure ladders and against human ratings of 89 clips (FETV). What blur, noise and blocks cost
 # was searched for on the tuning part of the hack suite (`hack_clips`), then rounded.
 GRAIN_SIDE, SIDE = 256, 128  # short sides, in pixels, at which noise and everything else are read
-BLUR = 8.0  # square pixels
-NOISE = 0.12  # luma
+BLUR = 16.0  # square pixels
+NOISE = 0.066  # luma, above the grain of cameras, whose removal is not to pay
+BLOCKS = 4.0  # as `blockiness` measures them; compressed footage has up to as many
 EXPOSURE = (0.04, 0.6)  # mean luma
 CONTRAST = (0.2, 1.0)  # standard deviation of luma over its mean: a gain does not change it, clipping does
 COLOUR = (0.1, 1.2)  # colourfulness over mean luma: that a gain raises it makes no picture more colourful
@@ -34,15 +35,21 @@ def photographic(frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     luma = to_luma(small)
     contrast = (luma.var((2, 3), correction=0) + 1e-8).sqrt()
     costs = {
-        "sharpness": 4.5 * torch.log1p(spatial_artifacts.blur(luma) / BLUR),
-        "noise": 2.8 * torch.log1p((spatial_artifacts.noise(to_luma(frames)) / NOISE).square()),
-        "blockiness": 0.04 * spatial_artifacts.blockiness(to_luma(frames).flatten(0, 1)[:, None]).view(luma.shape[:2]),
+        "sharpness": 4.6 * torch.log1p(spatial_artifacts.blur(luma) / BLUR),
+        "noise": 15.0 * torch.log1p((spatial_artifacts.noise(to_luma(frames)) / NOISE).pow(6)),
+        "blockiness": 0.56 * torch.log1p(_blocks(frames) / BLOCKS),
         "exposure": 0.25 * _outside(luma.mean((2, 3)), *EXPOSURE, widths=(0.03, 0.08)),
         "clipping": 3.0 * _clipped(small),
         "contrast": 0.3 * _outside(_relative(contrast, luma), *CONTRAST, widths=(0.08, 0.08)),
         "colourfulness": 0.3 * _outside(_relative(colourfulness(small), luma), *COLOUR, widths=(0.1, 0.1)),
     }
     return torch.exp(-sum(costs.values())), costs
+
+
+def _blocks(frames: Tensor) -> Tensor:
+    """(B, F) blockiness, frame by frame."""
+    luma = to_luma(frames)
+    return spatial_artifacts.blockiness(luma.flatten(0, 1)[:, None]).view(luma.shape[:2])
 
 
 def colourfulness(frames: Tensor) -> Tensor:

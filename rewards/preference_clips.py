@@ -250,6 +250,9 @@ def synthetic_defects(folder: Path, count: int, seed: int, workers: int,
 
     No rater is asked: what was done to a clip is known. N is `count` rounded up to whole chunks.
     """
+    if not count:
+        width = clip_statistics(torch.zeros(1, 16, 3, 64, 64)).shape[1]
+        return torch.empty(0, width), torch.empty(0, severities_of([[]]).shape[1])
     rng = np.random.default_rng([seed, 31])
     count = -(-count // CHUNK) * CHUNK
     seeds = SPLITS["train"] + SYNTHETIC_FIRST + rng.choice(400_000, count, replace=False)

@@ -59,8 +59,19 @@ def vanishing(luma: Tensor, whole: Tensor) -> Tensor:
     return spikes(F.avg_pool2d(luma.diff(dim=1).abs(), cell), whole)
 
 
-def spikes(change: Tensor, whole: Tensor) -> Tensor:
-    """(B,) fourth-power mean over (B, T-1, h, w) of how far a change tops those just before and after, in its place.
+def detail_spikes(luma: Tensor, whole: Tensor) -> Tensor:
+    """How suddenly detail comes or goes in one place, in e-folds, and stays: things that vanish take their edges along.
+
+    Detail that moves crosses the border of a cell over several frames. Of the places and times the most sudden count.
+    """
+    cell = max(1, min(luma.shape[-2:]) // CELLS)
+    detail = (luma - F.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)).abs()
+    level = (F.avg_pool2d(detail, min(2 * cell, *luma.shape[-2:]), cell) + 2 * STEP).log()
+    return spikes(level.diff(dim=1).abs(), whole, power=8)
+
+
+def spikes(change: Tensor, whole: Tensor, power: int = 4) -> Tensor:
+    """(B,) power mean over (B, T-1, h, w) of how far a change tops those just before and after, in its place.
 
     What all places share is the camera's or the light's, and is taken off. 0 for fewer than four frames.
     """
@@ -70,7 +81,7 @@ def spikes(change: Tensor, whole: Tensor) -> Tensor:
     spike = F.relu(change[:, 1:-1] - torch.maximum(change[:, :-2], change[:, 2:]))
     spike = F.relu(spike - spike.median(2, keepdim=True).values)
     spike = spike * (whole[:, :-2] * whole[:, 1:-1] * whole[:, 2:])[:, :, None]
-    return (spike.pow(4).mean((1, 2)) + (0.05 * STEP) ** 4).pow(0.25)
+    return (spike.pow(power).mean((1, 2)) + (0.05 * STEP) ** power).pow(1 / power)
 
 
 def colour_flicker(frames: Tensor, whole: Tensor) -> Tensor:

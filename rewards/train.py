@@ -99,7 +99,7 @@ def train(config: Config, progress: Progress = lambda *_: None, say: Callable[[s
         torch.manual_seed(config.seed)
         network = PreferenceNetwork(statistics.shape[1])
         network.standardise(torch.cat([statistics, examples.statistics]))
-        for told in pretrain(network, statistics, severities, config):
+        for told in pretrain(network, statistics, severities, config) if len(statistics) else ():
             progress("dialled defects", told["epoch"], config.pretrain_epochs)
         for told in fit(network, examples, parts[0], config):
             progress("preferences", told["epoch"], config.epochs)

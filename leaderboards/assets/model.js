@@ -144,10 +144,15 @@
     if (!by) return [...parts, el("p", {}, "Reported: the numbers are the submitter's own; nobody has scored the videos again.")];
     const sorted = Object.entries(by.deviations).sort(([, a], [, b]) => b - a);
     return [...parts, el("p", {}, el("span", {class: "good"}, "✓ Verified"), ` by ${by.by} on ${by.date}: ${by.videos} videos `,
-      `(${format(100 * by.share)} %) were scored again; the largest deviation is ${format(100 * sorted[0][1])} % in ${sorted[0][0]}.`),
+      `(${format(100 * by.share)} %) were scored again; the largest deviation is ${format(100 * sorted[0][1])} % in ${sorted[0][0]}.`,
+      row.failed > 0 && ` ${row.failed} of ${row.found} videos have an error, and no score.`,
+      unseen(row, by).length > 0 && ` Not scored again: ${unseen(row, by).join(", ")}.`),
     el("details", {}, el("summary", {}, "Deviation by metric"), Site.table(["metric", {text: "relative deviation", class: "number"}],
       sorted.map(([name, deviation]) => el("tr", {}, el("td", {}, name), el("td", {class: "number"}, format(deviation))))))];
   }
+
+  const unseen = (row, by) => metrics.map((metric) => metric.name)
+    .filter((name, i) => score(row, i).value != null && !(name in by.deviations));
 
   function header(row) {
     const place = row.rank ? `rank ${Site.rank(row)} of ${rows.filter((other) => other.rank).length}` : row.unranked;

@@ -88,6 +88,7 @@ const Site = (() => {
 
   function badges(row) {
     return [row.status === "verified" && el("span", {class: "badge verified"}, "✓ verified"),
+            row.failed > 0 && el("span", {class: "badge failed"}, `${row.failed} of ${row.found} failed`),
             row.status === "withdrawn" && el("span", {class: "badge withdrawn"}, "withdrawn"),
             row.kind === "reference" && el("span", {class: "badge"}, "reference"),
             row.pareto && el("span", {class: "badge", title: "no row is as good in everything and better in something"},

@@ -45,6 +45,10 @@ def main(args: argparse.Namespace) -> int:
         [name, f"{deviation:.2e}", f"{board.metrics[name].tolerance:g}", "TOO LARGE" * (name in outcome.excess)]
         for name, deviation in found.deviations.items()], right=("largest deviation", "tolerance"))
     rewrite(replace(row, verification=None if outcome.excess else found))
+    if outcome.skipped:
+        print(f"not scored again, because evalkit cannot: {', '.join(outcome.skipped)}")
+    if row.counts["failed"]:
+        print(f"{row.counts['failed']} of {row.counts['found']} videos have an error, and no score")
     print(f"\n{row.name}: {found.videos} videos ({found.share:.0%}) scored again: "
           + ("no badge" if outcome.excess else f"verified by {found.by}"))
     return EXIT_REGRESSION if outcome.excess else 0

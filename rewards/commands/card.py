@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         with shown_progress("clips") as progress:
             found = cards.hack_suite(reward, sets, workers, progress)
         with shown_progress("steps") as progress:
-            found |= cards.measure(reward, world, twins, progress)
+            found |= cards.measure(reward, world, twins, workers, progress)
         if args.ratings is not None:
             found["people"] = cards.agreement(args.name, type(reward).metric_sign, args.ratings)
     except ValueError as error:

@@ -11,7 +11,6 @@ from safetensors.numpy import save
 
 from evalkit.results import Score, protocol_id, write_atomic
 from evalkit.statistics import cluster_bootstrap
-from leaderboards.checks import fingerprint_prompts
 from leaderboards.schema import (
     Anchor,
     Board,
@@ -22,6 +21,7 @@ from leaderboards.schema import (
     Submission,
     format_json,
 )
+from leaderboards.table_checks import fingerprint_prompts
 
 METRICS = {  # name -> better if higher, mean, standard deviation over prompts, unit
     "farm": (True, 0.7, 0.1, ""),
@@ -48,7 +48,7 @@ def make_board(folder: Path, *, models: int = 6, prompts: int = 40, seeds: int =
         for name, (better, mean, std, unit) in {**per_video, **SET_METRICS}.items()},
         {protocol_id(protocol_of(name)): protocol_of(name) for name in (*per_video, *SET_METRICS)},
         path=folder / "boards" / "simulated.json")
-    board = replace(board, prompts=fingerprint_prompts(map(prompt_of, range(prompts))))
+    board = replace(board, prompts=fingerprint_prompts([prompt_of(i) for i in range(prompts)] * seeds))
     write_atomic(board.path, format_json(board.to_json()))
     rng = np.random.default_rng(seed)
     difficulty = rng.normal(size=prompts)

@@ -24,8 +24,10 @@ def make_site_board(folder: Path, models: int = 6, prompts: int = 24) -> Board:
     board = make_board(folder, models=models, prompts=prompts, checkpoints=4)
     for slug in ("model-01", "model-03"):
         add_clips(read_submission(board.folder / f"{slug}.json"))
+    best = read_submission(board.folder / "model-00.json")
+    deviations = dict.fromkeys(best.rescorable, 1e-5) | {"farm": 2e-4}
     change(board, "model-00", verification=Verification(
-        "the board's keepers", "2026-11-02", 0.25, 6, {"farm": 2e-4, "artifacts": 1e-5}))
+        "the board's keepers", "2026-11-02", 6 / prompts, 6, deviations, best.scored_sha256))
     change(board, "model-04", withdrawal=Withdrawal("2026-11-03", f"{EVIL} trained on the prompts"))
     lacking = read_submission(board.folder / "model-02.json").scores
     null = replace(lacking["fvd_mini"], value=None, ci95=None, floor=None, n=0, reason="24 of 128 clips")

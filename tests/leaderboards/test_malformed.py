@@ -1,12 +1,17 @@
 """What others submit is refused for what is wrong with it, each thing in its own words."""
 import hashlib
+import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from boards import make_board, protocol_of
 from safetensors.numpy import load_file, save
@@ -14,7 +19,7 @@ from safetensors.numpy import load_file, save
 from evalkit.results import protocol_id
 from leaderboards.checks import check_submission
 from leaderboards.fields import BoardError
-from leaderboards.reading import read_board, read_board_rows
+from leaderboards.reading import read_board, read_board_rows, read_submission
 
 SLUG = "model-00"
 
@@ -135,6 +140,25 @@ def tell(table, column, row, value):
     table.loc[row, column] = value
 
 
+def badge(extra=None, **fields):
+    """A case in which someone writes a verification by hand, and its hash too."""
+    def apply(folder):
+        row = read_submission(path_of(folder))
+        found = {"by": "the maintainers", "date": "2026-11-01", "share": 1.0, "videos": 6,
+                 "deviations": dict.fromkeys(row.rescorable, 0.0) | (extra or {}), "scored": row.scored_sha256} | fields
+        put("verification", value=found)(folder)
+    return apply
+
+
+def bomb():
+    """15 kB of Parquet: one text of a megabyte that 3000 rows name."""
+    once = pa.DictionaryArray.from_arrays(pa.array([0] * 3000, pa.int32()), pa.array(["x" * 10**6]))
+    table = pa.table({"video": [str(i) for i in range(3000)], "prompt": once, "seed": [0] * 3000,
+                      "content": [f"{i:x}" for i in range(3000)], "error": pa.nulls(3000, pa.string())})
+    pq.write_table(table, found := io.BytesIO(), compression="zstd", store_schema=False)
+    return found.getvalue()
+
+
 TOMORROW = (datetime.now(UTC).date() + timedelta(days=1)).isoformat()
 FARM = ("scores", "farm")
 CASES = {
@@ -178,7 +202,11 @@ CASES = {
     "more than all verified": (put("verification", value={"by": "me", "date": "2026-11-01", "share": 1.5, "videos": 1,
                                                           "deviations": {"farm": 0}}), "share: expected a number"),
     "verified in no metric": (put("verification", value={"by": "me", "date": "2026-11-01", "share": 1, "videos": 1,
-                                                         "deviations": {}}), "deviations: expected one metric or more"),
+                                                         "deviations": {}, "scored": "0" * 64}),
+                             "deviations: expected one metric or more"),
+    "a badge of other metrics": (badge(deviations={"made_up": 99.0}), "deviations: expected those of farm, "),
+    "a badge above tolerance": (badge(extra={"farm": 0.01}), "farm: 0.01 is more than the board's tolerance of 0.002"),
+    "a badge of a million videos": (badge(videos=10**6), "1000000 videos are no share of 1 of the row's 6"),
     "withdrawn without reason": (put("withdrawal", value={"date": "2026-11-01", "reason": ""}), "reason: expected"),
     # paths
     "an absolute path": (put("videos", "path", value="/etc/passwd"), "begins with 'model-00/', got '/etc/passwd'"),
@@ -212,6 +240,15 @@ CASES = {
     "infinite for one video": (retable(lambda t: tell(t, "farm", 0, np.inf)), "1 that are not"),
     "an error unheard of": (retable(lambda t: tell(t, "error", 0, "farm: no")), "as counts.failed says, got 1"),
     "text for scores": (retable(lambda t: t.assign(farm="0.7")), "expected numbers, got"),
+    "a name that climbs": (retable(lambda t: tell(t, "video", 0, "../secret.mp4")), r"got '\.\./secret\.mp4'"),
+    "an absolute name": (retable(lambda t: tell(t, "video", 0, "/etc/passwd")), "samples' folder, got '/etc/passwd'"),
+    "a file under two names": (retable(lambda t: tell(t, "content", 0, t["content"][1])),
+                               "got one content under 2 names: 000-0.mp4, 001-0.mp4"),
+    "other seeds": (put("generation", "seeds", value=[7]), r"expected those of model-00/videos\.parquet, 0; got 7"),
+    "a bomb": (refile("videos.parquet", bomb()), "bytes unpacked, got more: texts that repeat without end"),
+    "a table of dates": (retable(lambda t: t.assign(farm=pd.Timestamp("2026-11-01"))), "got 'farm' of timestamp"),
+    "a link to a folder beside": (lambda folder: (path_of(folder).with_suffix("") / "more").symlink_to("/etc"),
+                                  "model-00/more lies in its folder, unlisted"),
     "paths of a machine": (retable(lambda t: t.assign(path="/home/me")), "column 'path'"),
     "one video inflated": (retable(lambda t: tell(t, "farm", 0, t["farm"][0] * 1.01)), "the table's mean is"),
     "a narrower interval": (edit(lambda j: j["scores"]["farm"].update(ci95=[j["scores"]["farm"]["value"]] * 2)),
@@ -247,6 +284,29 @@ def test_a_malformed_submission_is_refused_in_its_own_words(clean, tmp_path, nam
 def test_no_two_cases_share_a_message(clean, tmp_path):
     messages = {refusal(clean, tmp_path / str(i), case) for i, (case, _) in enumerate(CASES.values())}
     assert len(messages) == len(CASES) >= 40
+
+
+def test_a_bomb_of_15_kilobytes_unpacks_into_no_memory(tmp_path):
+    (tmp_path / "videos.parquet").write_bytes(data := bomb())
+    assert len(data) < 20_000
+    code = ("import resource, sys\nfrom pathlib import Path\nimport pyarrow.parquet, pandas\n"
+            "from leaderboards.tables import read_columns\nfrom leaderboards.fields import BoardError\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try:\n    read_columns(Path(sys.argv[1]))\nexcept BoardError:\n"
+            "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)")
+    grown = subprocess.run([sys.executable, "-c", code, str(tmp_path / "videos.parquet")], capture_output=True,
+                           text=True, check=True).stdout
+    assert int(grown) < 100_000  # kilobytes, of three million
+
+
+def test_a_badge_of_a_row_that_was_edited_since_is_none(clean, tmp_path):
+    shutil.copytree(clean, folder := tmp_path / "board")
+    badge()(folder)
+    check(folder)
+    assert read_submission(path_of(folder)).status == "verified"
+    put("scores", "fvd_mini", "value", value=read_submission(path_of(folder)).scores["fvd_mini"].value - 0.1)(folder)
+    check(folder)
+    assert read_submission(path_of(folder)).status == "reported"
 
 
 def test_the_board_that_the_cases_start_from_is_sound(clean):

@@ -8,7 +8,7 @@ import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
@@ -82,7 +82,7 @@ def test_a_table_that_is_none_is_an_error_that_names_it(tmp_path, data):
     board = make_board(tmp_path, models=2, prompts=8)
     (board.folder / "model-01/videos.parquet").write_bytes(data)
     change(board, "model-01", videos=FileEntry("model-01/videos.parquet", hashlib.sha256(data).hexdigest(), len(data)))
-    with pytest.raises(BoardError, match=r"model-01/videos\.parquet: not a table"):
+    with pytest.raises(BoardError, match=r"model-01/videos\.parquet: not a (Parquet )?table"):
         build_site(read_board(board.path), tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
@@ -193,6 +193,11 @@ def test_the_server_gives_the_site_and_nothing_beside_it(site):
     try:
         address = f"http://127.0.0.1:{server.server_port}"
         assert urlopen(f"{address}/").read() == (site / "index.html").read_bytes()
+        part = urlopen(Request(f"{address}/index.html", headers={"Range": "bytes=3-9"}))  # as Safari asks for videos
+        assert (part.status, part.read()) == (206, (site / "index.html").read_bytes()[3:10])
+        assert part.headers["Content-Range"] == f"bytes 3-9/{(site / 'index.html').stat().st_size}"
+        with pytest.raises(HTTPError, match="416"):
+            urlopen(Request(f"{address}/index.html", headers={"Range": "bytes=99999999-"}))
         for path in ("/data/", "/../secret.txt", "/%2e%2e/secret.txt"):
             with pytest.raises(HTTPError, match="404"):
                 urlopen(address + path)

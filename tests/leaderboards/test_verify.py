@@ -11,14 +11,15 @@ from safetensors.numpy import save
 from evalkit import build_reference, evaluate
 from evalkit.cli import main
 from evalkit.errors import UsageError
-from evalkit.results import Report
+from evalkit.results import Report, protocol_id
 from evalkit.statistics import cluster_bootstrap
 from leaderboards.boards_init import init_board
+from leaderboards.checks import check_submission
 from leaderboards.fields import BoardError
 from leaderboards.reading import read_board, read_submission
 from leaderboards.schema import FileEntry, Generation
 from leaderboards.submissions import add_run, rewrite
-from leaderboards.verify import Scoring, _deviation_of_features, verify_submission
+from leaderboards.verify import Scoring, compare, locate_samples, verify_submission
 
 METRICS = ["temporal_flicker", "artifacts", "fvd_mini"]
 
@@ -102,15 +103,87 @@ def test_an_inflation_of_1_percent_is_caught_in_every_score(scored, copied):
     assert all(0.005 < deviation < 0.1 for deviation in outcome.verification.deviations.values())
 
 
-def test_features_that_are_not_the_samples_are_caught_though_the_score_follows_from_them(scored, copied):
+@pytest.fixture
+def rescored(scored):
+    """The scoring of all samples, and set metrics as they follow from its features."""
+    again = Report.load(scored / "run")
+    return again, {"fvd_mini": {"value": again.scores["fvd_mini"].value, "ci95": again.scores["fvd_mini"].ci95}}
+
+
+def test_features_that_are_not_the_samples_are_caught_though_the_score_follows_from_them(scored, copied, rescored):
     _, row = copied
-    table, again = row.read_videos(), Report.load(scored / "run")
-    assert _deviation_of_features(row, table, range(9), again, "fvd_mini") == 0
+    part = locate_samples(row.read_videos(), scored / "samples")
+    assert compare(row, part.iloc[:9], *rescored)["fvd_mini"] == 0
     features = row.read_features()["fvd_mini"]
     features[4] *= np.float32(1.01)
     row = rewrite(replace(row, features=write(row, "features.safetensors", save({"fvd_mini": features}))))
-    assert _deviation_of_features(row, table, range(9), again, "fvd_mini") > 0.002
-    assert _deviation_of_features(row, table, range(4), again, "fvd_mini") == 0
+    assert compare(row, part.iloc[:9], *rescored)["fvd_mini"] > 0.002
+    assert compare(row, part.iloc[:4], *rescored)["fvd_mini"] == 0
+
+
+def test_the_worst_half_called_errors_earns_no_badge(scored, copied, rescored):
+    board, row = copied
+    table, scores = row.read_videos(), dict(row.scores)
+    worst = table["artifacts"].sort_values().index[64:]
+    table.loc[worst, [name for name in table if name.startswith(("artifacts", "temporal_flicker"))]] = np.nan
+    table["error"] = table["error"].astype(object)
+    table.loc[worst, "error"] = "artifacts: cannot be decoded"
+    good = table.drop(index=worst)
+    for name in METRICS[:2]:
+        interval = cluster_bootstrap(good[name], good["video"].tolist(), seed=row.seed)
+        scores[name] = replace(scores[name], value=float(good[name].mean()), ci95=interval, n=64)
+    assert scores["artifacts"].value < row.scores["artifacts"].value  # better
+    row = rewrite(replace(row, scores=scores, counts={"found": 128, "scored": 64, "failed": 64},
+                          videos=write(row, "videos.parquet", table.to_parquet(index=False))))
+    check_submission(row, board)
+    deviations = compare(row, locate_samples(row.read_videos(), scored / "samples"), *rescored)
+    assert deviations["artifacts"] == deviations["temporal_flicker"] == np.inf
+
+
+def test_an_invented_score_is_caught_whichever_video_has_it(scored, copied, rescored):
+    _, row = copied
+    part = locate_samples(row.read_videos(), scored / "samples")
+    assert compare(row, part, *rescored)["artifacts"] == 0
+    for i in (0, 77, 127):
+        forged = part.copy()
+        forged.loc[i, "artifacts"] *= 0.9
+        assert compare(row, forged, *rescored)["artifacts"] > 0.01
+
+
+def test_the_best_video_under_many_names_is_refused_and_so_are_more_samples_of_one_prompt(copied):
+    board, row = copied
+    table = row.read_videos()
+    best = table.loc[[int(table["artifacts"].argmin())]]
+    copies = pd.concat([table, *(best.assign(video=f"x{i}.npy") for i in range(10))], ignore_index=True)
+    counted = replace(row, counts={"found": 138, "scored": 138, "failed": 0})
+    row = rewrite(replace(counted, videos=write(row, "videos.parquet", copies.to_parquet(index=False))))
+    with pytest.raises(BoardError, match="got one content under 11 names"):
+        check_submission(row, board)
+    changed = copies.assign(content=[f"{i:064x}" for i in range(138)])  # each re-encoded
+    row = rewrite(replace(row, videos=write(row, "videos.parquet", changed.to_parquet(index=False))))
+    with pytest.raises(BoardError, match="expected 128 samples of each prompt as the board's first row has, got 138"):
+        check_submission(row, board)
+    uneven = changed.assign(prompt=["a"] * 100 + ["b"] * 38)
+    row = rewrite(replace(row, videos=write(row, "videos.parquet", uneven.to_parquet(index=False))))
+    with pytest.raises(BoardError, match="as many samples of each prompt, got 100 of 'a' and 38 of 'b'"):
+        check_submission(row, board)
+
+
+def test_a_link_out_of_the_samples_is_not_read(scored, copied, tmp_path):
+    _, row = copied
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "000.npy").symlink_to(scored / "samples" / "000.npy")
+    with pytest.raises(BoardError, match="1 of 1 drawn samples lie outside"):
+        locate_samples(row.read_videos().iloc[:1], tmp_path / "samples")
+
+
+def test_votes_are_not_scored_again_and_that_is_said(copied):
+    _, row = copied
+    protocol = {"metric": "arena_overall", "version": 1, "models": ["a", "b"]}
+    vote = replace(row.scores["artifacts"], protocol=protocol_id(protocol))
+    row = replace(row, scores={**row.scores, "arena_overall": vote},
+                  protocols={**row.protocols, protocol_id(protocol): protocol})
+    assert row.rescorable == METRICS
 
 
 @pytest.mark.parametrize("name", ["temporal_flicker", "artifacts"])

@@ -51,8 +51,15 @@ def test_checkpoints_are_found_by_the_number_in_their_name_and_in_the_order_of_s
         (tmp_path / name).mkdir()
     for name in ("epoch=3-step=7.ckpt", "last.ckpt", "events.123", "8.safetensors.tmp"):
         (tmp_path / name).touch()
-    assert [one.name for one in find_checkpoints(tmp_path)] == ["epoch=3-step=7", "checkpoint-20", "checkpoint-100"]
+    names = [one.name for one in find_checkpoints(tmp_path)]
+    assert names == ["epoch=3-step=7.ckpt", "checkpoint-20", "checkpoint-100"]
     assert find_checkpoints(tmp_path / "not there yet") == []
+
+
+def test_two_files_of_one_stem_are_two_checkpoints(tmp_path):
+    for name in ("model-100.pt", "model-100.safetensors"):
+        (tmp_path / name).touch()
+    assert len({one.name for one in find_checkpoints(tmp_path)}) == 2
 
 
 def test_a_safetensors_file_is_whole_from_its_last_byte_on(tmp_path):

@@ -3,9 +3,9 @@ import torch
 
 from evalkit.data.corruptions import corrupt
 from evalkit.features.base import extract, make_extractor
-from rewards.coherence import coherence, jerk, midpoint
+from rewards.coherence import USUAL, coherence, jerk, midpoint
 from rewards.frames import to_luma
-from rewards.temporal_artifacts import colour_flicker, evenly_lit, persistence, spikes
+from rewards.temporal_artifacts import colour_flicker, detail_spikes, evenly_lit, persistence, spikes
 
 FPS = 24.0
 
@@ -44,8 +44,9 @@ def test_a_still_clip_has_no_coherence_to_sell():
 
 def test_midpoint_of_random_order_is_the_ratio_of_white_frames():
     luma = torch.randn(1, 400, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.5
-    # standard deviations are sqrt(1 + 4 + 1) and sqrt(2) / 2; 1.5 is what real motion has
-    assert midpoint(luma, torch.ones(1, 399)).item() == pytest.approx(6**0.5 / (2**0.5 / 2) - 1.5, rel=0.02)
+    # standard deviations are sqrt(1 + 4 + 1) and sqrt(2) / 2
+    ratio = 6**0.5 / (2**0.5 / 2)
+    assert midpoint(luma, torch.ones(1, 399)).item() == pytest.approx(ratio - USUAL["midpoint"], rel=0.02)
 
 
 def test_jerk_is_blind_to_even_acceleration_and_sees_trembling():
@@ -96,3 +97,22 @@ def test_spikes_need_neighbours_and_find_the_one_place_that_jumps():
     change[0, 4, 2, 3] = 0.5
     assert spikes(change, whole).item() > 0.05
     assert spikes(change[:, :2], whole[:, :2]).item() == 0
+
+
+def test_a_thing_that_goes_at_once_is_a_spike_of_detail_and_one_that_leaves_is_not():
+    clean = glide(24)
+    gone = corrupt(clean, "vanish", 3)
+    whole = torch.ones(1, 23)
+    still_there, spiked = (detail_spikes(to_luma(clip[None].float() / 255), whole).item() for clip in (clean, gone))
+    assert spiked > 2 * still_there
+    assert detail_spikes(torch.zeros(1, 3, 6, 6), whole[:, :2]).item() == 0  # fewer than four frames tell nothing
+
+
+def test_coherence_falls_where_a_thing_vanishes():
+    clean = glide()
+    assert score(corrupt(clean, "vanish", 3))[0] < score(clean)[0] - 0.05
+
+
+def test_light_does_not_count_as_motion():
+    dim = (glide().float() * 0.4).round().to(torch.uint8)
+    assert score(glide())[1]["dynamic_floor"] == pytest.approx(score(dim)[1]["dynamic_floor"], abs=0.01)

@@ -36,6 +36,12 @@ def pair():
     return make_preference(1_000_003)
 
 
+def test_a_preference_is_trained_without_dialled_defects_when_none_are_asked_for(tmp_path):
+    found = train(Config(str(tmp_path), world=64, noise=0.2, **{**SMALL, "synthetic": 0}), command="")
+    assert found.card["config"]["synthetic"] == 0 and found.card["n"]["pairs"] == 64
+    assert bool(Preference(tmp_path).eval()(torch.rand(1, 16, 3, 64, 64), [make_preference(0).prompt]).isfinite().all())
+
+
 def frames_of(version):
     return version.frames().float()[None] / 255
 
