@@ -1,6 +1,6 @@
 """The example board that ships: the tiny ladder's checkpoints and trivial videos, from samples to the site.
 
-    python benchmarks/example_board.py --work /tmp/example-board --root leaderboards      # 15 minutes on two cores
+    python benchmarks/example_board.py --work /tmp/example-board --root leaderboards      # 10 minutes on two cores
 
 Every step is a command that anyone can run; this only says in which order. What is there already is kept.
 """
