@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
+
+from evalkit.commands.actions import add_actions, run_action
 
 ACTIONS = {  # name -> what it does; the module of that name in this folder adds its arguments and runs it
     "init": "a new board: which metrics, under which protocols, and which one ranks",
@@ -18,13 +19,8 @@ ACTIONS = {  # name -> what it does; the module of that name in this folder adds
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
-    actions = parser.add_subparsers(dest="action", required=True, metavar="|".join(ACTIONS))
-    for name, what in ACTIONS.items():
-        action = actions.add_parser(name, help=what, description=what)
-        module = import_module(f"leaderboards.commands.{name}")
-        module.add_arguments(action)
-        action.set_defaults(command=module.main)
+    add_actions(parser, ACTIONS, __name__)
 
 
 def main(args: argparse.Namespace) -> int:
-    return args.command(args)
+    return run_action(args)

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 import pytest
 from boards import make_board
-from site_board import CLIPS, EVIL, EVIL_PROMPT, change, make_site_board
+from site_board import CLIPS, EVIL, EVIL_PROMPT, change
 
 from evalkit.catalogue import read_catalogue
 from evalkit.errors import UsageError
@@ -23,16 +23,6 @@ from leaderboards.reading import read_board, read_submission
 from leaderboards.schema import FileEntry
 from leaderboards.site import PAGES, build_site
 from leaderboards.site_data import ASSETS
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    return read_board(make_site_board(tmp_path_factory.mktemp("boards")).path)
-
-
-@pytest.fixture(scope="module")
-def site(board, tmp_path_factory):
-    return build_site(board, tmp_path_factory.mktemp("built") / "site").parent
 
 
 def hashes(folder: Path) -> dict[str, str]:

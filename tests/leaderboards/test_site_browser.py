@@ -1,14 +1,13 @@
 """The site in a browser, from the disk: sorts, filters, opens, compares, plays, without an error or a request out."""
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 from boards import make_board, prompt_of
-from site_board import EVIL, EVIL_PROMPT, make_site_board
+from site_board import EVIL, EVIL_PROMPT
 
 from evalkit.pareto import hypervolume, pareto_front
 from evalkit.statistics import compare_paired, compare_unpaired, holm
@@ -17,29 +16,7 @@ from leaderboards.reading import read_board, read_board_rows, read_submission
 from leaderboards.schema import WINS, format_json
 from leaderboards.site import PAGES, build_site
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    return read_board(make_site_board(tmp_path_factory.mktemp("boards")).path)
-
-
-@pytest.fixture(scope="module")
-def site(board, tmp_path_factory):
-    return build_site(board, tmp_path_factory.mktemp("built") / "site").parent
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
