@@ -13,7 +13,7 @@ import torch
 from evalkit.errors import UsageError
 from evalkit.metrics.base import Measurement
 from rewards.base import Reward
-from rewards.commands import add_arguments
+from rewards.commands import add_arguments, main
 from rewards.farm import Farm
 from rewards.server import JSON, SAFETENSORS, make_server, pack
 
@@ -166,7 +166,7 @@ def test_command_refuses_another_host_without_a_token(monkeypatch):
     add_arguments(parser)
     args = parser.parse_args(["serve", "farm", "--host", "0.0.0.0"])
     with pytest.raises(UsageError, match="--token"):
-        args.run(args)
+        main(args)
 
 
 def test_one_request_at_a_time_reaches_the_model():
