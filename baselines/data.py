@@ -4,6 +4,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.buckets import Bucket, Buckets, Mixed, buckets_of, clip_bucket, read_fitting, schedule, step_shares
 from baselines.model import VideoDiffusion
 from baselines.presets import Preset
 from baselines.stage import Batch, Shard, send
@@ -21,20 +24,24 @@ from evalkit.errors import UsageError
 from evalkit.features.weights import sha256_of
 from evalkit.results import write_atomic
 
-FAILURES = "failures.json"
+FAILURES, SHAPES = "failures.json", "shapes.json"
+ONE_SHAPE = Mixed()
 Progress = Callable[[str, int, int], None]
 
 
 class ClipStore:
-    """Clips of a model's own size by row: "frames" uint8 or, where it works on latents, "latents"; and "text".
+    """Clips by row: "frames" uint8 or, where the model works on latents, "latents"; and "text".
 
-    Encoded when first asked for and kept in `folder`, so that a killed run goes on; what is small stays in memory.
+    All of the model's own size, or each of the one of `buckets` that it fits. Encoded when first asked for and kept in
+    `folder`, so that a killed run goes on; what is small stays in memory.
     """
 
     def __init__(self, model: VideoDiffusion, items: Sequence[VideoItem], folder: str | Path,
-                 in_memory: int = 4 << 30, as_pixels: bool = False) -> None:
+                 in_memory: int = 4 << 30, as_pixels: bool = False, buckets: Buckets | None = None) -> None:
         self.model, self.items, self.cache = model, list(items), Cache(folder)
         self.failures: dict[str, str] = {}
+        self.buckets = buckets
+        self._shapes = [Bucket(model.preset.num_frames, model.preset.height, model.preset.width)] * len(self.items)
         self._encoder = "pixels" if model.vae is None or as_pixels else _hash_of(model.vae)
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._free = in_memory
@@ -45,7 +52,7 @@ class ClipStore:
         good = []
         for k, item in enumerate(self.items):
             try:
-                self._encoded(k)
+                self._shapes[k] = clip_bucket(self.model, **self._encoded(k))
                 good.append(k)
             except (VideoError, ValueError, OSError) as error:
                 self.failures[item.name] = " ".join(str(error).split())
@@ -56,8 +63,15 @@ class ClipStore:
             name, why = next(iter(self.failures.items()))
             raise UsageError(f"{len(self.failures)} of {len(self.items)} videos cannot be used, more than "
                              f"--max-failures {max_failures} allows; the first: {name}: {why}")
-        self.items = [self.items[k] for k in good]
+        self.items, self._shapes = ([rows[k] for k in good] for rows in (self.items, self._shapes))
         self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
+
+    def groups(self) -> dict[Bucket, list[int]]:
+        """Rows by the shape of their clips, which is known once they are prepared: those of a batch are of one."""
+        found: dict[Bucket, list[int]] = {}
+        for k, shape in enumerate(self._shapes):
+            found.setdefault(shape, []).append(k)
+        return found
 
     def rows(self, index: Sequence[int]) -> dict[str, Tensor]:
         """The clips of these rows and their text, stacked, on the model's device."""
@@ -76,18 +90,28 @@ class ClipStore:
     def _encoded(self, k: int) -> dict[str, Tensor]:
         if k in self._kept:
             return self._kept[k]
-        preset, item = self.model.preset, self.items[k]
-        key = cache_key(kind="clip", content=content_of(item), encoder=self._encoder, frames=preset.num_frames,
-                        fps=preset.fps, size=[preset.height, preset.width], rate=item.fps)
-        found = self.cache.load_tensors(key)
-        if found is None:
-            frames = read_frames(item, preset)
-            found = {"frames": frames} if self._encoder == "pixels" else {
-                "latents": self.model.encode(frames[None])[0].half().cpu()}
-            self.cache.store_tensors(key, found)
+        item = self.items[k]
+        if self._encoder == "pixels" and not self.buckets and str(item.source).endswith(".npy"):
+            found = {"frames": read_frames(item, self.model.preset)}  # as fast as the cache
+        else:
+            found = self._cached(item)
         size = sum(value.nbytes for value in found.values())
         if size <= self._free:
             self._kept[k], self._free = found, self._free - size
+        return found
+
+    def _cached(self, item: VideoItem) -> dict[str, Tensor]:
+        preset, buckets = self.model.preset, self.buckets
+        shape = {"buckets": buckets.row()} if buckets else {  # with its content they say which one it is
+            "frames": preset.num_frames, "size": [preset.height, preset.width]}
+        key = cache_key(kind="clip", content=content_of(item), encoder=self._encoder, fps=preset.fps, rate=item.fps,
+                        **shape)
+        found = self.cache.load_tensors(key)
+        if found is None:
+            frames = read_fitting(item, buckets, preset.fps) if buckets else read_frames(item, preset)
+            found = {"frames": frames} if self._encoder == "pixels" else {
+                "latents": self.model.encode(frames[None])[0].half().cpu()}
+            self.cache.store_tensors(key, found)
         return found
 
     def _text(self, prompt: str) -> Tensor:
@@ -97,21 +121,28 @@ class ClipStore:
 
 
 class VideoClips:
-    """Batches of a store's clips: every clip once an epoch, in an order drawn anew for each."""
+    """Batches of a store's clips, each of one shape: every clip once an epoch, in an order drawn anew for each.
 
-    def __init__(self, store: ClipStore, seed: int, weights: Tensor | None = None) -> None:
+    Clips of one shape have epochs of their own; all shapes advance alike, but for the `image_share` of steps.
+    """
+
+    def __init__(self, store: ClipStore, seed: int, weights: Tensor | None = None, image_share: float = 0.0) -> None:
         self.store, self.seed, self.weights = store, seed, weights
+        shapes = store.groups()
+        self.groups = list(shapes.values())
+        self.shares = step_shares([len(group) for group in self.groups], [shape.num_frames == 1 for shape in shapes],
+                                  image_share)
 
     def batches(self, start: int, shard: Shard, batch_size: int) -> Iterator[Batch]:
-        step, rows = start, shard.rows(batch_size)
-        while True:
-            index = epoch_rows(len(self.store.items), step, batch_size, self.seed)
-            mine = [index[row] for row in rows]
+        rows = shard.rows(batch_size)
+        for which, step in islice(schedule(self.shares, self.seed), start, None):
+            group = self.groups[which]
+            index = epoch_rows(len(group), step, batch_size, self.seed)
+            mine = [group[index[row]] for row in rows]
             tensors = self.store.rows(mine)
             if self.weights is not None:
                 tensors["weights"] = self.weights[mine].to(self.store.model.device)
             yield Batch(tensors, [self.store.items[k].name for k in mine], rows)
-            step += 1
 
 
 def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> list[int]:
@@ -123,11 +154,26 @@ def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> list[int]:
 
 
 def open_clips(model: VideoDiffusion, where: str, cache: str, seed: int, max_failures: int = 0,
-               progress: Progress = lambda *_: None) -> VideoClips:
+               progress: Progress = lambda *_: None, mixed: Mixed = ONE_SHAPE) -> VideoClips:
     """All captioned videos that `where` means, encoded. UsageError where there are none, or any has no prompt."""
-    store = ClipStore(model, captioned(where), cache)
+    return VideoClips(open_store(model, where, cache, max_failures, progress, mixed), seed,
+                      image_share=mixed.image_share)
+
+
+def open_store(model: VideoDiffusion, where: str, cache: str, max_failures: int, progress: Progress,
+               mixed: Mixed) -> ClipStore:
+    """The clips themselves; `shapes.json` in `cache` counts those of each bucket."""
+    items = captioned(where)
+    if mixed.images:
+        known = {item.name for item in items}
+        items += [replace(item, name=f"images/{item.name}") if item.name in known else item
+                  for item in captioned(mixed.images)]
+    store = ClipStore(model, items, cache, buckets=buckets_of(model) if mixed.buckets else None)
     store.prepare(max_failures, Path(cache) / FAILURES, progress)
-    return VideoClips(store, seed)
+    if mixed.buckets:
+        counts = {str(shape): len(rows) for shape, rows in store.groups().items()}
+        write_atomic(Path(cache) / SHAPES, (json.dumps(counts, indent=1) + "\n").encode())
+    return store
 
 
 def captioned(where: str) -> list[VideoItem]:

@@ -138,6 +138,7 @@ class _Ladder:
     def _load(self, folder: str, lora_scale: float = 1.0) -> VideoDiffusion:
         model = load_model(folder, lora_scale).to(self.device)
         model.transformer.eval()
+        model.compile()
         return model
 
     def _settings(self) -> dict[str, Any]:

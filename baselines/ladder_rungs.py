@@ -30,34 +30,34 @@ class Config:
     seed: int = 0  # of training; all ladders sample the same prompts and seeds
     device: str = "auto"
     rounds: int = 1  # of pairs and preference optimization
-    pretrain_steps: int = 0  # 0: as many as evalkit baseline pretrain
+    pretrain_steps: int = 3200  # 0: as many as evalkit baseline pretrain
     prompts: int = 512  # held out, of the world's test split
     samples: int = 2  # of each prompt
     swept: int = 128  # of these prompts, for the points between the rungs
     sample_steps: int = 20
     guidance: float = 3.0
     sample_batch: int = 256
-    rank: int = 8  # of all adapters
+    rank: int = 32  # of all adapters
     sft_steps: int = 500
     sft_batch: int = 128
     sft_lr: float = 1e-3
-    pair_prompts: int = 512  # of the train split
+    pair_prompts: int = 2048  # of the train split
     pair_samples: int = 4  # of each, which are compared, and of which best-of-n takes the best
     noise: float = 0.0  # share of the truth's labels that are turned
-    dpo_steps: int = 200
-    dpo_batch: int = 128  # pairs
-    dpo_lr: float = 3e-4
-    beta: float = 5000.0
+    dpo_steps: int = 130
+    dpo_batch: int = 64  # pairs
+    dpo_lr: float = 2e-4
+    beta: float = 2000.0
     best_steps: int = 150  # of fine-tuning on the best of n
-    climb_steps: int = 40  # along a reward's gradient, and twice as many without anchor
+    climb_steps: int = 30  # along a reward's gradient, and twice as many without anchor
     climb_batch: int = 32
     climb_lr: float = 3e-4
     climb_sampling: int = 8  # sampling steps of a climb
 
 
-SMOKE = {"prompts": 4, "swept": 2, "sample_steps": 2, "sample_batch": 8, "rank": 4, "sft_steps": 2, "sft_batch": 4,
-         "pair_prompts": 4, "pair_samples": 2, "dpo_steps": 2, "dpo_batch": 2, "best_steps": 2, "climb_steps": 2,
-         "climb_batch": 2, "climb_sampling": 2}
+SMOKE = {"pretrain_steps": 4, "prompts": 4, "swept": 2, "sample_steps": 2, "sample_batch": 8, "rank": 4,
+         "sft_steps": 2, "sft_batch": 4, "pair_prompts": 4, "pair_samples": 2, "dpo_steps": 2, "dpo_batch": 2,
+         "best_steps": 2, "climb_steps": 2, "climb_batch": 2, "climb_sampling": 2}
 PRESETS: dict[str, dict[str, Any]] = {"tiny": {}, "smoke": SMOKE}
 # Two CPU cores, to see whether all runs: too few steps and prompts for any claim.
 FAST = {"prompts": 16, "swept": 4, "sample_steps": 10, "sample_batch": 8, "sft_steps": 30, "sft_batch": 16,
@@ -167,7 +167,7 @@ def _sampled_pairs(config: Config, name: str, below: str, progress: Progress) ->
 def _pair_config(config: Config, out: Path, below: str) -> PairConfig:
     return PairConfig(source=below, out=str(out), prompts=f"world:{config.pair_prompts}:train",
                       samples=config.pair_samples, steps=config.sample_steps, guidance=config.guidance,
-                      batch_size=config.sample_batch, seed=config.seed * 1000, noise=config.noise, format="npy",
+                      batch_size=config.sample_batch, seed=config.seed * 1_000_000, noise=config.noise, format="npy",
                       device=config.device)
 
 

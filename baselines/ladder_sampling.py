@@ -1,7 +1,8 @@
 """Every rung's samples of the same held-out prompts and seeds, and how far a rung has gone from its reference."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ def distance(model: VideoDiffusion, ref_model: VideoDiffusion, frames: Tensor, t
     log-ratio that the logit of Diffusion-DPO holds, in the units that beta multiplies; guidance parts the two.
     """
     generator, sums, count = torch.Generator().manual_seed(0), torch.zeros(2), 0
-    with _exactly(model), _exactly(ref_model):
+    with _exactly(model), _exactly(ref_model), torch.compiler.set_stance("force_eager"):  # few calls
         for start in range(0, min(len(frames), COMPARED), RENDERED):
             x = model.encode(frames[start: start + RENDERED])
             states = text[start: start + len(x)]
@@ -101,17 +102,14 @@ def distance(model: VideoDiffusion, ref_model: VideoDiffusion, frames: Tensor, t
     return {"kl": kl, "implicit": implicit}
 
 
-class _exactly:
+@contextmanager
+def _exactly(model: VideoDiffusion) -> Iterator[None]:
     """Within it a model computes in float32: the distance of two models near each other is small."""
-
-    def __init__(self, model: VideoDiffusion) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.before, self.model.dtype = self.model.dtype, torch.float32
-
-    def __exit__(self, *_: object) -> None:
-        self.model.dtype = self.before
+    before, model.dtype = model.dtype, torch.float32
+    try:
+        yield
+    finally:
+        model.dtype = before
 
 
 def matching_scale(folder: str, kl: float, held: HeldOutSamples, ref_model: VideoDiffusion,
@@ -123,6 +121,7 @@ def matching_scale(folder: str, kl: float, held: HeldOutSamples, ref_model: Vide
     scale = 1.0
     for _ in range(5):
         model = load(folder, scale).to(held.device)
+        model.compile()
         frames = held(model, COMPARED)
         found = distance(model, ref_model, frames, held.text)["kl"]
         if found <= 0 or abs(found / kl - 1) < CLOSE or (scale == 1 and found < kl):

@@ -174,7 +174,8 @@ def _measured(metrics: dict[str, Metric], frames: Tensor, prompts: list[str],
         x = kept.setdefault(metric.spec, clips(metric.spec, frames, fps))
         for extractor in metric.extractors():
             if (metric.spec, extractor.key) not in features:
-                features[metric.spec, extractor.key] = extract(extractor.to(x.device), x)
+                at_once = BATCH if x.is_cuda else 0  # clip by clip, launches would take most of the time
+                features[metric.spec, extractor.key] = extract(extractor.to(x.device), x, at_once=at_once)
         mine = {extractor.key: features[metric.spec, extractor.key] for extractor in metric.extractors()}
         if isinstance(metric, SetMetric):
             yield name, metric.pool(mine).float().cpu().numpy()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +14,7 @@ from baselines.presets import Preset
 from baselines.text import TextEncoder, build_text_encoder
 
 LEAST_T = 0.05  # a velocity read from a clean prediction divides by t, by this at least (Li & He, 2025)
+COMPILED = 64  # variants of a block: shapes of batches, adapters, with gradient and without
 TRAIN_STEPS = 1000  # WanTransformer3DModel is told t times this
 
 
@@ -51,7 +53,10 @@ class VideoDiffusion:
 
         from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
+        from baselines.attention import FusedRotary
+
         transformer = WanTransformer3DModel.from_pretrained(name, subfolder="transformer", torch_dtype=torch.bfloat16)
+        transformer.set_attn_processor(FusedRotary())
         wrong = {key: transformer.config[key] for key, value in preset.transformer.items()
                  if key in transformer.config and _plain(transformer.config[key]) != _plain(value)}
         if wrong:
@@ -121,6 +126,14 @@ class VideoDiffusion:
             return out
         return (x_t.float() - out) / t.clamp_min(LEAST_T).reshape(-1, 1, 1, 1, 1)
 
+    def compile(self, dynamic: bool | None = False) -> None:
+        """torch.compile on a GPU: one block stands for all, of other models of the same shape too."""
+        if self.device.type != "cuda":
+            return
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, COMPILED)
+        self.transformer.compile_repeated_blocks(dynamic=dynamic)
+
     def autocast(self) -> Any:
         if self.dtype == torch.float32:
             return nullcontext()
@@ -137,8 +150,11 @@ class VideoDiffusion:
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """(B, C, t, h, w) standard normal, each row by its own seed alone, the same on every device."""
-        rows = [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return torch.stack(rows).to(self.device)
+        def draw(seed: int) -> Tensor:
+            return torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+        with ThreadPoolExecutor() as pool:  # drawing takes as long as a GPU takes to sample
+            return torch.stack(list(pool.map(draw, seeds))).to(self.device)
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
                gradient_steps: int = 0) -> Tensor:
@@ -182,7 +198,10 @@ def build_transformer(preset: Preset) -> nn.Module:
     """diffusers' WanTransformer3DModel with random weights; its last layer is 0, so that training starts calmly."""
     from diffusers import WanTransformer3DModel
 
+    from baselines.attention import FusedRotary
+
     transformer = WanTransformer3DModel(**preset.transformer)
+    transformer.set_attn_processor(FusedRotary())
     nn.init.zeros_(transformer.proj_out.weight)
     nn.init.zeros_(transformer.proj_out.bias)
     return transformer
@@ -199,7 +218,8 @@ def build_vae(preset: Preset) -> nn.Module | None:
 
 def factors(vae: nn.Module) -> tuple[int, int]:
     """By how much it shortens time and each side."""
-    return 2 ** sum(vae.config.temperal_downsample), 2 ** (len(vae.config.dim_mult) - 1)
+    folded = vae.config.patch_size or 1
+    return 2 ** sum(vae.config.temperal_downsample), folded * 2 ** (len(vae.config.dim_mult) - 1)
 
 
 def check_frame_count(preset: Preset, num_frames: int) -> None:

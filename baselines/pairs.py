@@ -23,7 +23,7 @@ from evalkit.errors import UsageError
 from rewards.data import Pair, write_pairs
 
 FILE = "pairs.jsonl"
-JUDGED = 32  # clips looked at a time
+JUDGED = 64  # clips looked at a time
 Progress = Callable[[str, int, int], None]
 
 
@@ -34,6 +34,7 @@ class Config(SampleConfig):
     out: str = "pairs"
     prompts: str = "world:500:train"
     samples: int = 4
+    own_seeds: bool = True  # few starts for all prompts would be learnt by heart
     label: str = "truth"  # of the world, or a reward's name
     noise: float = 0.0  # share of labels that are wrong, below 0.5
     margin: float = 0.02  # a difference up to this is a tie
@@ -47,6 +48,8 @@ def make_pairs(config: Config, progress: Progress = lambda *_: None) -> Path:
         raise UsageError(f"--noise: expected 0 or more and less than 0.5, got {config.noise}")
     if config.which not in ("extremes", "all") or config.samples < 2:
         raise UsageError("--which: expected extremes or all, among at least 2 --samples")
+    if config.size or config.frames:
+        raise UsageError("--size and --frames: pairs are of the preset's shape, in which they are judged")
     out = Path(config.out)
     settings = {name: getattr(config, name) for name in SampleConfig.__dataclass_fields__}
     make_samples(SampleConfig(**settings | {"out": str(out / "samples")}), progress)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from baselines.buckets import Mixed
 from baselines.checkpoints import load_vae
 from baselines.data import VideoClips, open_clips
 from baselines.evaluation import HeldOut
@@ -24,14 +25,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 8, "fresh": 4, "remembered": 64, "workers": 0, "warmup": 1, "eval_every": 4,
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
-    "ucf101": {"steps": 20_000, "batch_size": 64, "lr": 3e-4, "ema": 0.999, "eval_every": 0},
+    "ucf101": {"steps": 5000, "batch_size": 64, "ema": 0.999, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
     "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }
 
 
 @dataclass(frozen=True)
-class Config(LoopConfig):
+class Config(Mixed, LoopConfig):
     """`evalkit baseline pretrain`; the defaults are those of the preset tiny."""
 
     out: str = "runs/pretrain"
@@ -69,6 +70,7 @@ class Denoising(Stage):
     def __init__(self, model: VideoDiffusion, clips: WorldClips | VideoClips, config: Any,
                  held_out: HeldOut | None = None) -> None:
         self.model, self.clips, self.config, self.held_out = model, clips, config, held_out
+        self.one_shape = not isinstance(clips, VideoClips) or len(clips.groups) == 1
         self._nothing = model.encode_prompts([""])
 
     def batches(self, start: int, shard: Shard) -> Iterator[Batch]:
@@ -89,6 +91,7 @@ class Denoising(Stage):
 
 def build(config: Config) -> Denoising:
     """The stage that a configuration asks for. UsageError or ValueError where it cannot be had."""
+    config.check(config.data)
     model = VideoDiffusion.build(find_preset(config.preset), config.seed)
     if config.vae:
         load_vae(model, config.vae)
@@ -103,7 +106,7 @@ def build(config: Config) -> Denoising:
                            config.sample_steps, config.guidance)
     else:
         clips = open_clips(model, config.data, config.cache or f"{config.out}/encoded", config.seed,
-                           config.max_failures)
+                           config.max_failures, mixed=config)
     return Denoising(model, clips, config, held_out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.buckets import Bucket, check_bucket
 from baselines.checkpoints import load_model, read_card
 from baselines.model import VideoDiffusion
+from baselines.presets import Preset
 from baselines.prompts import read_prompts
 from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
 
 MANIFEST = "prompts.jsonl"
+MANY = 2048  # samples from which on compiling pays
 Progress = Callable[[str, int, int], None]
 
 
@@ -32,8 +35,11 @@ class Config:
     source: str = ""  # the checkpoint to sample from
     prompts: str = "world:100"  # world:N, world:N:SPLIT, a .txt, a table with a column prompt, or a suite
     out: str = "samples"
+    size: str = ""  # HxW of the videos; default: the preset's, which models trained without --buckets know alone
+    frames: int = 0  # of each video; 0: the preset's
     samples: int = 1  # of each prompt
     seed: int = 0  # of the first sample; the others follow
+    own_seeds: bool = False  # every prompt has its own; default: all prompts the same
     steps: int = 20
     guidance: float = 3.0  # 1: none
     lora_scale: float = 1.0  # of the last adapter: 0 is what it stands on, above 1 exaggerates
@@ -62,18 +68,44 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
     if min(config.samples, config.steps, config.batch_size) < 1:
         raise UsageError("--samples, --steps and --batch-size: expected at least 1 each")
     prompts = read_prompts(config.prompts, config.level, config.register)
-    wanted = [Sample(prompt.name(k), prompt.text, config.seed + k) for prompt in prompts for k in range(config.samples)]
-    settings = {"checkpoint": read_card(config.source).identity, "steps": config.steps, "guidance": config.guidance,
-                "lora_scale": config.lora_scale}
+    wanted = [Sample(prompt.name(k), prompt.text, config.seed + k + config.own_seeds * row * config.samples)
+              for row, prompt in enumerate(prompts) for k in range(config.samples)]
+    card = read_card(config.source)
+    shape = wanted_shape(config, card.preset)
+    settings = {"checkpoint": card.identity, "steps": config.steps, "guidance": config.guidance,
+                "lora_scale": config.lora_scale, "shape": None if shape is None else str(shape)}
     folder, suffix = Path(config.out), _suffix(config.format)
     missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if missing:
         model = load_model(config.source, config.lora_scale).to(choose_device(config.device))
+        if shape is not None:
+            reshape(model, shape)
+        if len(missing) >= MANY:
+            model.compile()
         done = len(wanted) - len(missing)
         for count, _ in enumerate(make(model, missing[rank::world], folder, settings, suffix, config.batch_size), 1):
             progress("samples", done + count * world, len(wanted))
-    return write_manifest(folder, wanted, suffix, _rate(config.source))
+    return write_manifest(folder, wanted, suffix, card.preset.fps)
+
+
+def wanted_shape(config: Config, preset: Preset) -> Bucket | None:
+    """What --size and --frames say; None where it is the preset's own. UsageError for a size that is none."""
+    height, cross, width = (config.size or f"{preset.height}x{preset.width}").partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal()) or config.frames < 0:
+        raise UsageError(f"--size and --frames: expected HxW, such as 64x112, and a number, got {config.size!r} and "
+                         f"{config.frames}")
+    shape = Bucket(config.frames or preset.num_frames, int(height), int(width))
+    return None if shape == Bucket(preset.num_frames, preset.height, preset.width) else shape
+
+
+def reshape(model: VideoDiffusion, shape: Bucket) -> None:
+    """Let the model make videos of this shape. UsageError where its patches or its VAE cannot."""
+    try:
+        check_bucket(model, shape)
+    except ValueError as error:
+        raise UsageError(f"--size and --frames: {error}") from error
+    model.preset = replace(model.preset, num_frames=shape.num_frames, height=shape.height, width=shape.width)
 
 
 def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings: dict[str, Any], suffix: str,
@@ -90,8 +122,8 @@ def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings
         with torch.no_grad():
             frames = model.sample([one.prompt for one in filled], [one.seed for one in filled], settings["steps"],
                                   settings["guidance"])
-        for one, clip in zip(batch, frames, strict=False):
-            write_sample(folder / f"{one.name}{suffix}", (255 * clip).round().to(torch.uint8).cpu(), model.preset.fps)
+        for one, clip in zip(batch, (255 * frames).round().to(torch.uint8).cpu(), strict=False):
+            write_sample(folder / f"{one.name}{suffix}", clip, model.preset.fps)
             row = {"prompt": one.prompt, "seed": one.seed, "fps": model.preset.fps} | settings
             write_atomic(folder / f"{one.name}.json", (json.dumps(row, indent=1) + "\n").encode())
             yield one
@@ -148,7 +180,3 @@ def _has_pyav() -> bool:
         return find_spec("av") is not None
     except ValueError:  # as a test leaves it that makes it missing
         return False
-
-
-def _rate(source: str) -> float:
-    return read_card(source).preset.fps

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from baselines.alignment import LARGE, WAN, AlignConfig, held_out_of, open_model, open_reward, placed
-from baselines.data import FAILURES, ClipStore, VideoClips, captioned, select
+from baselines.buckets import Mixed
+from baselines.data import ClipStore, VideoClips, open_store, select
 from baselines.evaluation import score
 from baselines.model import VideoDiffusion
 from baselines.objectives import reward_weights
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "fresh": 4, "remembered": 64, "workers": 0, "trackers": ()},
-    "ucf101": LARGE | {"steps": 1000, "batch_size": 64, "lr": 1e-4},
+    "ucf101": LARGE | {"steps": 200, "batch_size": 64, "lr": 3e-4},
     "webvid": LARGE | {"steps": 1000, "batch_size": 32, "lr": 1e-4},
     "wan2.1-1.3b": WAN | {"steps": 1000, "batch_size": 8, "lr": 1e-4, "accumulate": 8},
 }
@@ -29,7 +29,7 @@ SCORED = 64  # clips that a reward sees at a time
 
 
 @dataclass(frozen=True)
-class Config(AlignConfig):
+class Config(Mixed, AlignConfig):
     """`evalkit baseline sft`; the defaults are those of the preset tiny."""
 
     out: str = "runs/sft"
@@ -60,6 +60,9 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     """The stage that a configuration asks for. UsageError where it cannot be had."""
     if (config.select != "all") != bool(config.reward):
         raise UsageError("--select top, best or weighted goes with --reward, and all without")
+    config.check(config.data)
+    if config.buckets and config.reward:
+        raise UsageError("--buckets goes without --reward: a reward compares clips of one size and length")
     model, lora = open_model(config, config.rank)
     if config.data == "world":
         if config.reward:
@@ -75,8 +78,7 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
 def chosen_clips(model: VideoDiffusion, config: Config, progress: Callable[[str, int, int], None]) -> VideoClips:
     """The videos of `config.data`, as its reward selects or weights them."""
     cache = config.cache or f"{config.out}/encoded"
-    store = ClipStore(model, captioned(config.data), cache)
-    store.prepare(config.max_failures, Path(cache) / FAILURES, progress)
+    store = open_store(model, config.data, cache, config.max_failures, progress, config)
     weights = None
     if config.reward:
         rewards = score_store(store, config.reward, progress)
@@ -85,7 +87,7 @@ def chosen_clips(model: VideoDiffusion, config: Config, progress: Callable[[str,
             values = torch.tensor(rewards)
             weights = reward_weights((values - values.mean()) / values.std().clamp_min(1e-6), config.temperature)
         store = ClipStore(model, [store.items[k] for k in rows], cache)
-    return VideoClips(store, config.seed, weights)
+    return VideoClips(store, config.seed, weights, config.image_share)
 
 
 def score_store(store: ClipStore, name: str, progress: Callable[[str, int, int], None]) -> list[float]:

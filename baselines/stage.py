@@ -90,6 +90,7 @@ class Stage(ABC):
     lora: Lora | None = None  # None: the whole transformer learns
     base: str | None = None  # the checkpoint that the adapter stands on
     pretrained: str | None = None
+    one_shape: bool = True  # of all batches
     model: VideoDiffusion
 
     @abstractmethod

@@ -113,8 +113,8 @@ class _Run:
             checkpoint_blocks(module, config.checkpointing)
         if config.attention and on_gpu:
             module.set_attention_backend(config.attention)
-        if config.compile and on_gpu:
-            module.compile_repeated_blocks(dynamic=False)
+        if config.compile:
+            self.stage.model.compile(dynamic=False if self.stage.one_shape else None)  # None: after two shapes
         self.network, optimizer = self.accelerator.prepare(module.train(), optimizer)
         self.stage.install(self.network)
         return optimizer
@@ -260,7 +260,7 @@ def settle_folder(out: Path, config: LoopConfig) -> None:
     wanted = json.loads(json.dumps(asdict(config)))
     path = out / CONFIG
     if path.is_file() and not config.overwrite:
-        before = json.loads(path.read_text())
+        before = json.loads(json.dumps(asdict(type(config)()))) | json.loads(path.read_text())  # flags may be newer
         differ = [f"{name}: {before.get(name)!r}, now {value!r}" for name, value in wanted.items()
                   if before.get(name) != value and name not in MAY_CHANGE]
         if differ:

@@ -2,7 +2,7 @@
 
     python benchmarks/training.py                                   # one H200: 49 x 480 x 832, random weights
     python benchmarks/training.py --preset tiny --steps 3           # anywhere: to see that it runs
-    torchrun --nproc-per-node 2 benchmarks/training.py --only sft   # clips a second on all GPUs together
+    torchrun --nproc-per-node 2 benchmarks/training.py --only "SFT, 1 clip"   # clips a second on all GPUs together
 
 A plain loop is diffusers + peft as their examples have it. Times are medians, memory is the most allocated; both of
 the training loop that `evalkit baseline` runs, `baselines.train`.
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from baselines import dpo, sft
 from baselines.adapters import ATTENTION, Lora, adapter_parameters, add_adapter
+from baselines.attention import FusedRotary
 from baselines.model import VideoDiffusion
 from baselines.presets import PRESETS, Preset
 from baselines.stage import Batch, Shard
@@ -104,7 +105,7 @@ def measure(step: Callable[[], Any], count: int, device: torch.device) -> tuple[
 
 
 def plain_step(model: VideoDiffusion, checkpointing: bool) -> Callable[[], None]:
-    """As in the training scripts of diffusers: autocast, flow matching, AdamW on the adapter."""
+    """As in the training scripts of diffusers: its own attention, autocast, flow matching, AdamW on the adapter."""
     transformer = model.transformer.train()
     if checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -130,6 +131,7 @@ def our_step(model: VideoDiffusion, kind: str, clips: int, checkpointing: float,
     settings = {"out": out, "steps": 10_000, "batch_size": clips, "rank": RANK, "checkpointing": checkpointing,
                 "compile": compiled, "attention": "_native_cudnn", "trackers": (), "ema": 0.99, "log_every": 0}
     clips_of = Noise(model)
+    model.transformer.set_attn_processor(FusedRotary())
     if kind == "sft":
         config: Any = sft.Config(**settings)
         stage: Any = sft.FineTuning(model, clips_of, config)
@@ -151,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="wan2.1-1.3b")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--only", choices=("plain", "sft", "dpo"))
+    parser.add_argument("--only", help="plain, sft or dpo, or one row by its name")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
     on_gpu, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
@@ -169,7 +171,7 @@ def main() -> None:
     print(f"{'':40}{'s/step':>8}{'clips/s':>9}{'GiB':>7}{'warm-up s':>11}")
     found = {}
     for kind, name, clips, checkpointing in rows:
-        if args.only not in (None, kind):
+        if args.only not in (None, kind, name):
             continue
         torch.manual_seed(0)
         model = build(replace(preset), device)

@@ -55,7 +55,8 @@ _NAMED = (
             "one .csv (videoid, name, page_dir, ...) and videoid.mp4 or page_dir/videoid.mp4",
             "webvid:FOLDER?csv=results_2M_val.csv", read_webvid, {"csv": str, "keep_missing": bool}),
     Dataset("kinetics", "Kinetics-400/600/700: segments of actions; prompts are the labels",
-            "one .csv (label, youtube_id, time_start, time_end, split) and label/<id>_<start>_<end>.mp4, or flat",
+            "one .csv (label, youtube_id, time_start, time_end, split) and [split/][label/]<id>_<start>_<end>.mp4; or "
+            "no table, and label/*.mp4 or split/label/*.mp4",
             "kinetics:FOLDER?part=val", read_kinetics, {"csv": str, "part": str, "keep_missing": bool}),
 )
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (

@@ -11,6 +11,7 @@ import numpy as np
 from evalkit.data.container import make_timeline, reading
 from evalkit.data.video_types import MAX_PIXELS, Deadline, Timeline, VideoError, check_size
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _DECODERS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg", b"RIFF": "webp", b"BM": "bmp"}  # by a file's first bytes
 
@@ -63,6 +64,27 @@ class AnimatedWebp:
                     yield np.asarray(frame.convert("RGBA")), frame.info.get("duration", 0) / 1000
         except Image.DecompressionBombError as error:
             raise VideoError(f"corrupt: {error}") from error
+
+
+class StillImage:
+    """A JPEG file as a video of one frame, turned as its EXIF data say (PyAV cannot read frames that carry such)."""
+
+    def __init__(self, path: Path, deadline: Deadline, fps: float | None) -> None:
+        self._path, self._deadline = path, deadline
+        self.timeline = Timeline(1, float("nan") if fps is None else fps)
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """(0, the image). Raises VideoError where it is damaged or too large."""
+        from PIL import Image, ImageOps
+
+        self._deadline.check()
+        try:
+            with Image.open(self._path, formats=("JPEG",)) as image:
+                check_size(*image.size)
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:  # as Pillow meets damage
+            raise VideoError("corrupt or not a JPEG") from error
+        yield 0, av.VideoFrame.from_ndarray(pixels, format="rgb24")
 
 
 def is_animated_webp(path: Path) -> bool:

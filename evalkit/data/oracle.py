@@ -22,7 +22,7 @@ from evalkit.mini.classes import CLASSES
 
 # Two seconds from the start, the central square: what the world renders, whatever the file's own rate and size.
 ORACLE_CLIP = ClipSpec(num_frames=NUM_FRAMES, min_frames=NUM_FRAMES, placement="start", fps=FPS, size=SIZE, crop=SIZE)
-BATCH = 16
+BATCH = {"cpu": 16, "cuda": 256}  # clips at a time: by memory here, by launches there
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def read_frames(frames: Tensor, networks: tuple[OracleNetwork, DefectReader] | N
     network, reader = load_oracle() if networks is None else networks
     device = next(network.parameters()).device
     readings: list[Reading] = []
-    for chunk in frames.split(BATCH):
+    for chunk in frames.split(BATCH.get(device.type, BATCH["cpu"])):
         chunk = chunk.to(device)
         chunk = to_square(chunk.float() if chunk.is_floating_point() else chunk.float() / 255, SIZE)
         readings += _readings({name: answer.float().cpu() for name, answer in (network(chunk) | reader(chunk)).items()})
@@ -89,26 +89,26 @@ def read_frames(frames: Tensor, networks: tuple[OracleNetwork, DefectReader] | N
 
 
 def _readings(answers: dict[str, Tensor]) -> list[Reading]:
-    names = available_corruptions()
-    shapes, colours = (answers[name].softmax(-1).max(-1) for name in ("shapes", "colours"))  # (B, 3)
-    chances = {name: answers[name].softmax(1).max(1) for name in CLASSES if name in answers}
-    defects = answers["defects"].sigmoid()
+    names, asked = available_corruptions(), [name for name in CLASSES if name in answers]
+    likeliest = {name: answers[name].softmax(-1).max(-1) for name in (*asked, "shapes", "colours")}
+    best = {name: found.indices.tolist() for name, found in likeliest.items()}  # lists: a tensor's entries are slow
+    sure = {name: found.values.tolist() for name, found in likeliest.items()}
+    speeds, defects = answers["speed"][:, 0].tolist(), answers["defects"].sigmoid().tolist()
+    severities = (5 * answers["severity"]).clamp(0, 5).tolist()
     found = []
-    for row in range(len(defects)):
-        factors = {name: CLASSES[name][int(best.indices[row])] for name, best in chances.items()}
-        confidence = {name: float(best.values[row]) for name, best in chances.items()}
-        things = [(CLASSES["shape"][shape], CLASSES["colour"][colour]) for shape, colour in
-                  zip(shapes.indices[row].tolist(), colours.indices[row].tolist(), strict=True)]
-        sure = (shapes.values[row] * colours.values[row]).tolist()
+    for row, speed in enumerate(speeds):
+        factors = {name: CLASSES[name][best[name][row]] for name in asked}
+        confidence = {name: sure[name][row] for name in asked}
+        things = [(CLASSES["shape"][shape], CLASSES["colour"][colour])
+                  for shape, colour in zip(best["shapes"][row], best["colours"][row], strict=True)]
+        chances = [a * b for a, b in zip(sure["shapes"][row], sure["colours"][row], strict=True)]
         count = int(factors["count"])
         factors["shape"], factors["colour"] = things[0]
-        confidence |= {"shape": float(shapes.values[row, 0]), "colour": float(colours.values[row, 0])}
+        confidence |= {"shape": sure["shapes"][row][0], "colour": sure["colours"][row][0]}
         factors["others"] = ", ".join(sorted(f"{colour} {shape}" for shape, colour in things[1:count]))
-        confidence["others"] = min([confidence["count"], *sure[1:count]])
-        found.append(Reading(
-            factors, confidence, float(answers["speed"][row, 0]),
-            dict(zip(names, defects[row].tolist(), strict=True)),
-            dict(zip(names, (5 * answers["severity"][row]).clamp(0, 5).tolist(), strict=True))))
+        confidence["others"] = min([confidence["count"], *chances[1:count]])
+        found.append(Reading(factors, confidence, speed, dict(zip(names, defects[row], strict=True)),
+                             dict(zip(names, severities[row], strict=True))))
     return found
 
 

@@ -58,10 +58,11 @@ def read_clips(source: VideoLike, specs: Sequence[ClipSpec], *, fps: float | Non
                decoder: str = "pyav", deadline_s: float = 60.0) -> dict[ClipSpec, list[Clip] | VideoError]:
     """The clips that each spec reads from a video, all from one pass of the decoder.
 
-    source: a video file, a folder of images, a .npy, .npz or .pt file, or an array ((T, H, W, 3) or (T, 3, H, W),
-    uint8 or floating point in [0, 1]). fps: replaces the rate and the timestamps of the source; folders and arrays
-    have none of their own, and without it their clips have fps nan. seed: with the content, decides where "random"
-    clips start. decoder: "pyav", "torchcodec" or "auto" (TorchCodec where it works). deadline_s: wall-clock limit.
+    source: a video file, a folder of images, a JPEG, a .npy, .npz or .pt file, or an array ((T, H, W, 3) or
+    (T, 3, H, W), uint8 or floating point in [0, 1]). fps: replaces the rate and the timestamps of the source; images
+    and arrays have none of their own, and without it their clips have fps nan. seed: with the content, decides where
+    "random" clips start. decoder: "pyav", "torchcodec" or "auto" (TorchCodec where it works). deadline_s: wall-clock
+    limit.
 
     A spec that cannot be served (too short) maps to its VideoError. Raises VideoError where the source as a whole
     cannot be read: missing, not a video, no frames, shorter than it announces (wherever the end is missing), or
@@ -130,6 +131,8 @@ def open_source(source: VideoLike, deadline: Deadline, fps: float | None, decode
     check_file(path)
     if path.suffix.lower() in arrays.SUFFIXES:
         yield arrays.ArrayFrames(arrays.read_array(path), fps)
+    elif path.suffix.lower() in images.JPEG_SUFFIXES:
+        yield images.StillImage(path, deadline, fps)
     elif images.is_animated_webp(path):
         yield images.AnimatedWebp(path, deadline, fps)
     else:

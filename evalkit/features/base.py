@@ -35,19 +35,20 @@ class Extractor(nn.Module):
         return {"extractor": self.key, "version": self.version, "weights_sha256": self.weights_sha256}
 
 
-def extract(extractor: Extractor, frames: Tensor, recompute: bool = False) -> FeatureTree:
+def extract(extractor: Extractor, frames: Tensor, recompute: bool = False, at_once: int = 0) -> FeatureTree:
     """Run `extractor` over (B, T, 3, H, W) frames: (B, T, D), (B, D) or a dict, by its level.
 
     Networks run in micro-batches of one fixed size, the last padded with its own last row: kernels choose other
-    algorithms for other batch sizes, and results would differ in the last digits with the batch size. `recompute`
-    keeps nothing of what lies inside a micro-batch for the gradient, and computes it a second time there
-    (checkpointing). Weight-free computations stay in float32 under autocast, which networks follow.
+    algorithms for other batch sizes, and results would differ in the last digits with the batch size; at_once is a
+    larger size than the extractor's own, for whole batches on a GPU. `recompute` keeps nothing of what lies inside a
+    micro-batch for the gradient, and computes it a second time there (checkpointing). Weight-free computations stay in
+    float32 under autocast, which networks follow.
     """
     run = partial(checkpoint, extractor, use_reentrant=False) if recompute else extractor
     if extractor.weights_sha256 is None:
         with in_float32(frames):
-            return _extract(extractor, run, frames)
-    return _extract(extractor, run, frames)
+            return _extract(extractor, run, frames, at_once)
+    return _extract(extractor, run, frames, at_once)
 
 
 def in_float32(like: Tensor) -> AbstractContextManager:
@@ -55,13 +56,13 @@ def in_float32(like: Tensor) -> AbstractContextManager:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _extract(extractor: Extractor, run: Callable[[Tensor], FeatureTree], frames: Tensor) -> FeatureTree:
+def _extract(extractor: Extractor, run: Callable[[Tensor], FeatureTree], frames: Tensor, at_once: int) -> FeatureTree:
     if extractor.level == "sequence":
         return run(frames)
     rows = frames.flatten(0, 1) if extractor.level == "frame" else frames
-    outputs = []
-    for chunk in rows.split(extractor.micro_batch):
-        missing = extractor.micro_batch - len(chunk)
+    outputs, size = [], max(extractor.micro_batch, at_once)
+    for chunk in rows.split(size):
+        missing = size - len(chunk)
         padded = torch.cat([chunk, chunk[-1:].expand(missing, *chunk.shape[1:])]) if missing else chunk
         outputs.append(run(padded)[: len(chunk)])
     features = torch.cat(outputs)

@@ -13,6 +13,7 @@ from evalkit.features.clip_tower import FRAMES, SIDE, ClipTower
 from evalkit.features.preprocess import to_square
 
 CONTEXT, WIDTH, EMBEDDING = 96, 128, 256
+TOLD = 100_000  # prompts whose embeddings are kept, 100 MB
 START, FIRST_WORD = 1, 2  # 0 pads
 END = FIRST_WORD + len(VOCABULARY)  # the highest: open_clip reads the text at the highest token
 
@@ -62,6 +63,7 @@ class MiniClip(Extractor):
     def __init__(self, model: nn.Module, weights_sha256: str | None = None) -> None:
         super().__init__()
         self.model, self.key, self.weights_sha256 = model, "mini_clip", weights_sha256
+        self._told: dict[str, Tensor] = {}
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.model.encode_image(to_square(sixteen_frames(frames.float()), SIDE))
@@ -69,9 +71,14 @@ class MiniClip(Extractor):
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """(B, 256) text embeddings of unit length. ValueError for prompts outside the world's language."""
-        ids = tokenize(prompts).to(self.model.logit_scale.device)
-        # one at a time: an embedding must not depend on the prompts it happens to be batched with
-        return F.normalize(torch.cat([self.model.encode_text(row[None]) for row in ids]).float(), dim=-1)
+        device = self.model.logit_scale.device
+        if self.weights_sha256 is None or len(self._told) > TOLD:
+            self._told.clear()  # weights that are not shipped may change
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._told]
+        for prompt, ids in zip(new, tokenize(new), strict=True):
+            # one at a time: an embedding must not depend on the prompts it happens to be batched with
+            self._told[prompt] = F.normalize(self.model.encode_text(ids[None].to(device)).float(), dim=-1)
+        return torch.cat([self._told[prompt].to(device) for prompt in prompts])
 
     @torch.no_grad()
     def encode_tokens(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from evalkit.features.similarity import fit_similarity, similarity_flow, slopes,
 
 SIZE = 64  # short side of the finest level; global motion is solved there, local flow one level above
 LEVELS = 3
-CHUNK = 48  # pairs at a time: fewer pay for the calls, more leave the processor's cache
+CHUNK = {"cpu": 48, "cuda": 1024}  # pairs at a time: fewer pay for the calls, more leave the processor's cache
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
@@ -52,7 +52,8 @@ class Motion(Extractor):
         if frames.shape[1] < 2:
             raise ValueError(f"motion: expected at least 2 frames, got {frames.shape[1]}")
         thumbs = shrink(frames.float(), SIZE)
-        pairs = zip(*(level.split(CHUNK) for side in _pyramids(thumbs) for level in side), strict=True)
+        chunk = CHUNK.get(frames.device.type, CHUNK["cpu"])
+        pairs = zip(*(level.split(chunk) for side in _pyramids(thumbs) for level in side), strict=True)
         found = [_measure(levels[: len(levels) // 2], levels[len(levels) // 2:]) for levels in pairs]
         shape = (frames.shape[0], frames.shape[1] - 1)
         by_clip = {key: torch.cat([one[key] for one in found]).unflatten(0, shape) for key in found[0]}

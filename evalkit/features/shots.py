@@ -9,7 +9,10 @@ SIZE = 16  # short side at which pictures are compared: coarse enough that noise
 REACH = 3  # shifts searched, in pixels of SIZE: 19 % of the short side
 SUSPECT = 0.1  # unlikeness of a pair above which it is looked at closely
 UNLIKE = 0.2  # unlikeness, after the best shift, that two shots have at least
-CHUNK = 16  # frames at a time: what fits the processor's cache is twice as fast
+# At a time: what fits the processor's cache is twice as fast there; a GPU is slowed by launches.
+FRAMES = {"cpu": 16, "cuda": 4096}
+SUSPECTS = {"cpu": 16, "cuda": 512}  # cuts
+ACROSS, WITHIN = [(0, 2), (0, 3), (1, 2), (1, 3)], [(0, 1), (2, 3)]  # of the frames t-1 to t+2
 CONTRAST = 0.02  # luma deviation of a frame below which it counts as blank: without it 0/0 decides
 
 
@@ -20,7 +23,7 @@ def shrink(frames: Tensor, short_side: int) -> Tensor:
     if ratio >= 1:
         return frames
     size = (max(1, round(height * ratio)), max(1, round(width * ratio)))
-    rows = frames.reshape(-1, *frames.shape[-3:]).split(CHUNK)
+    rows = frames.reshape(-1, *frames.shape[-3:]).split(FRAMES.get(frames.device.type, FRAMES["cpu"]))
     small = [F.interpolate(chunk, size=size, mode="bilinear", antialias=True) for chunk in rows]
     return torch.cat(small).reshape(*frames.shape[:-2], *size)
 
@@ -36,21 +39,25 @@ def hard_cuts(frames: Tensor) -> Tensor:
     small = shrink(frames.float(), SIZE)
     cuts = small.new_zeros(small.shape[0], small.shape[1] - 1)
     plain = _unlikeness(small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1), reach=0).view_as(cuts)
-    for clip, t in (plain > SUSPECT).nonzero().tolist():
-        cuts[clip, t] = float(_is_cut(small[clip], t))
+    clip, t = (plain > SUSPECT).nonzero(as_tuple=True)
+    size = SUSPECTS.get(small.device.type, SUSPECTS["cpu"])
+    for rows in zip(clip.split(size), t.split(size), strict=True):
+        cuts[rows] = _are_cuts(small, *rows).to(cuts.dtype)
     return cuts
 
 
-def _is_cut(frames: Tensor, t: int) -> bool:
-    """Whether another shot begins between frames t and t+1 of (T, 3, h, w)."""
-    before = [i for i in (t - 1, t) if i >= 0]
-    after = [i for i in (t + 1, t + 2) if i < len(frames)]
-    across = [(i, j) for i in before for j in after]
-    within = [tuple(side) for side in (before, after) if len(side) == 2]
-    first, second = (torch.tensor(side, device=frames.device) for side in zip(*across, *within, strict=True))
-    found = _unlikeness(frames[first], frames[second], REACH)
-    gap, usual = found[: len(across)].min(), found[len(across):]
-    return bool(gap > UNLIKE) and bool((gap > 3 * usual).all())
+def _are_cuts(frames: Tensor, clip: Tensor, t: Tensor) -> Tensor:
+    """(N,) whether another shot begins between frames t and t+1 of those clips of (B, T, 3, h, w)."""
+    near = t[:, None] + torch.arange(-1, 3, device=t.device)  # two frames before, two after
+    there = (near >= 0) & (near < frames.shape[1])
+    first, second = torch.tensor(ACROSS + WITHIN, device=t.device).T
+    pictures = frames[clip[:, None], near.clamp(0, frames.shape[1] - 1)]
+    pairs = (pictures[:, side].flatten(0, 1) for side in (first, second))
+    found = _unlikeness(*pairs, REACH).view(-1, len(ACROSS + WITHIN))
+    seen, count = there[:, first] & there[:, second], len(ACROSS)
+    gap = found[:, :count].masked_fill(~seen[:, :count], torch.inf).amin(1)
+    usual = found[:, count:].masked_fill(~seen[:, count:], -torch.inf).amax(1)
+    return (gap > UNLIKE) & (gap > 3 * usual)
 
 
 def _unlikeness(first: Tensor, second: Tensor, reach: int) -> Tensor:

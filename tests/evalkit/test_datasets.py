@@ -251,6 +251,24 @@ def test_kinetics_segments_are_found_in_label_folders_or_flat(tmp_path):
         read_kinetics(tmp_path, part="test")
 
 
+def test_kinetics_of_the_official_validation_split_lies_in_its_short_folder(tmp_path):
+    write_csv(tmp_path / "validate.csv", ["label", "youtube_id", "time_start", "time_end", "split"],
+              ["yoga", "Q", "0", "10", "validate"])
+    touch(tmp_path, "val/Q_000000_000010.mp4")
+    assert [item.prompt for item in read_kinetics(tmp_path, part="validate")] == ["yoga"]
+
+
+def test_kinetics_without_a_table_takes_its_labels_from_folders(tmp_path):
+    touch(tmp_path, "train/air_drumming/a_000003_000013.mp4", "train/yoga/b_000000_000010.mp4",
+          "val/yoga/c_000000_000010.mp4")
+    items = find_videos(f"kinetics:{tmp_path}?part=train")
+    assert {item.name: item.prompt for item in items} == {
+        "train/air_drumming/a_000003_000013.mp4": "air drumming", "train/yoga/b_000000_000010.mp4": "yoga"}
+    assert len(read_kinetics(tmp_path)) == 3 and len(read_kinetics(tmp_path / "val")) == 1
+    with pytest.raises(ValueError, match="folders test/label; found neither"):
+        read_kinetics(tmp_path, part="test")
+
+
 def test_every_named_data_set_has_an_example_that_is_understood(tmp_path):
     for dataset in DATASETS.values():
         assert dataset.summary and dataset.layout

@@ -203,6 +203,20 @@ def test_a_folder_of_frames_is_read_in_natural_order(noise, tmp_path):
         one(tmp_path)
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_jpeg_is_one_frame_turned_as_its_exif_data_say(smooth, tmp_path, turn):
+    shown = Image.fromarray(smooth[0].permute(1, 2, 0).contiguous().numpy())
+    ways = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
+            7: "TRANSVERSE", 8: "ROTATE_270"}  # how what is stored comes from what is shown
+    stored = shown.transpose(Image.Transpose[ways[turn]]) if turn > 1 else shown
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    stored.save(tmp_path / "a.jpg", quality=97, exif=exif)
+    clip = one(tmp_path / "a.jpg", ClipSpec(min_frames=1, size=None))
+    assert clip.frames.shape == (1, *smooth.shape[1:])
+    assert (clip.frames[0].float() - smooth[0].float()).abs().mean() < 1.5
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp"])
 def test_folders_of_other_image_formats_have_the_right_colours(smooth, tmp_path, suffix):
     for index, frame in enumerate(smooth[:3]):
