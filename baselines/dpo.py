@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "rank": 4, "trackers": ()},
-    "ucf101": LARGE | {"steps": 500, "batch_size": 32, "beta": 500.0, "lr": 5e-5},
+    "ucf101": LARGE | {"steps": 100, "batch_size": 32, "beta": 2000.0, "lr": 2e-4},
     "webvid": LARGE | {"steps": 500, "batch_size": 16, "beta": 500.0, "lr": 5e-5},
     "wan2.1-1.3b": WAN | {"steps": 500, "batch_size": 4, "beta": 500.0, "lr": 2e-5, "accumulate": 4},
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baselines.checkpoints import Checkpoint, save_vae
 from baselines.data import FAILURES, ClipStore, captioned, epoch_rows
-from baselines.model import VideoDiffusion, build_vae
+from baselines.model import VideoDiffusion, build_transformer, build_vae
 from baselines.presets import find_preset
 from baselines.stage import Batch, Shard, Stage
 from baselines.text import HashedWords
@@ -20,7 +20,7 @@ from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 
 MEASURED = 64  # clips from which the statistics of latents are taken
-PRESETS: dict[str, dict[str, Any]] = {"ucf101": {}, "webvid": {"batch_size": 4}}
+PRESETS: dict[str, dict[str, Any]] = {"ucf101": {}, "webvid": {"steps": 4000, "batch_size": 4, "lr": 5e-4}}
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class Config(LoopConfig):
     out: str = "runs/vae"
     preset: str = "ucf101"
     data: str = ""  # videos, spelt as for evalkit run
-    steps: int = 4000
-    batch_size: int = 16
-    lr: float = 5e-4
+    steps: int = 1500
+    batch_size: int = 32
+    lr: float = 1e-3
     warmup: int = 100
     decay: str = "cosine"
     ema: float = 0.995
-    kl: float = 1e-6  # weight of the divergence from a standard normal, per latent number
+    kl: float = 1e-4  # weight of the divergence from a standard normal, per latent number
     edges: float = 0.5  # weight of differences between neighbours in space and time, which keep detail and motion
     cache: str = ""  # folder of read videos; default: encoded, in the run's folder
     max_failures: int = 0
@@ -124,7 +124,8 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         vae = build_vae(preset)
-    pixels = VideoDiffusion(preset, nn.Linear(1, 1), HashedWords(1, 1), vae).to(choose_device(config.device))
+    unused = build_transformer(replace(preset, transformer=dict(preset.transformer) | {"num_layers": 1}))
+    pixels = VideoDiffusion(preset, unused, HashedWords(1, 1), vae).to(choose_device(config.device))
     cache = config.cache or f"{config.out}/encoded"
     store = ClipStore(pixels, captioned(config.data), cache, as_pixels=True)
     store.prepare(config.max_failures, Path(cache) / FAILURES, progress)

@@ -268,6 +268,7 @@ def test_pairs_without_a_winner_are_refused(rows, why, pretrained, samples, tmp_
     (["pretrain", "--preset", "wan2.1-1.3b"], "--pretrained"),
     (["pretrain", "--preset", "smoke", "--trackers", "nothing_of_the_kind"], "not installed"),
     (["sample", "--from", "PRETRAINED", "--prompts", "zebra.txt", "--steps", "1"], "'zebra'"),
+    (["pairs", "--from", "PRETRAINED", "--frames", "8"], "of the preset's shape"),
     (["pairs", "--from", "PRETRAINED", "--noise", "0.5"], "less than 0.5")])
 def test_what_cannot_be_done_is_said_in_a_sentence(arguments, why, pretrained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

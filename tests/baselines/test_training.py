@@ -13,7 +13,7 @@ from baselines import pretrain
 from baselines.loop_state import Diverged, has_diverged, rate_at, read_state
 from baselines.stage import Draws, Shard
 from baselines.tracking import read_log
-from baselines.train import train
+from baselines.train import settle_folder, train
 from evalkit.errors import UsageError
 
 
@@ -136,6 +136,16 @@ def test_a_folder_of_another_run_is_refused_by_what_differs(smoke, tmp_path):
         run(smoke, tmp_path, steps=1, lr=0.5)
     assert run(smoke, tmp_path, steps=1, lr=0.5, overwrite=True)["step"] == 1
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 0.5
+
+
+def test_a_run_from_before_a_flag_was_there_goes_on_with_its_default(smoke, tmp_path):
+    run(smoke, tmp_path, steps=1, decay="constant")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items()
+                                if name != "buckets"}))
+    assert run(smoke, tmp_path, steps=1, decay="constant")["step"] == 1
+    with pytest.raises(UsageError, match="buckets: False, now True"):
+        settle_folder(tmp_path, pretrain.Config(**smoke | {"out": str(tmp_path), "buckets": True}))
 
 
 def test_training_lowers_the_loss(smoke, tmp_path):

@@ -1,0 +1,273 @@
+"""The ucf101 preset for real: 529 training clips of six classes, one H200, minutes; samples against the 202 test clips.
+
+    python benchmarks/ucf101.py prepare --packed ucf101.npz                    # where PyAV is
+    python benchmarks/ucf101.py train --packed ucf101.npz --out runs/ucf101    # one GPU, no PyAV
+    python benchmarks/ucf101.py score --out runs/ucf101                        # anywhere, from what train left
+
+`train` runs what `evalkit baseline vae, pretrain, sft, pairs, dpo, sample` run, and goes on where it was stopped. Every
+set has as many clips of each class as the test set. Sets made of real clips are made of training clips, drawn anew from
+the same ones. A clip is 17 frames at 8 a second; a video shorter than that gives all it has, spread over 17.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from ucf101_clips import FPS, comparisons, read_clips, unpack, write_packed
+from ucf101_tables import METRICS, point_of, tables
+
+from baselines import dpo, pairs, pretrain, sft, vae
+from baselines.checkpoints import load_model
+from baselines.ladder_scores import Scores, keep_grid, score_frames
+from baselines.sample import Config as SampleConfig
+from baselines.sample import sample
+from baselines.train import SUMMARY, train
+from evalkit.devices import choose_device
+from evalkit.results import write_atomic
+
+ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
+PACED, SETTLED = 25, 9  # steps of a trial run, of which those after SETTLED are timed: both come right after a log
+KEPT, SWEPT = 3, (1.0, 2.5)  # checkpoints of pretraining that are sampled; guidance beside --guidance
+NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
+RECORD = "record.json"
+
+
+class Job:
+    """A run of `train`: its folder, its flags, and the record of what was found."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.out, self.data = args, args.out, args.out / "data"
+        self.device = choose_device(args.device)
+        path = self.out / RECORD
+        self.record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {
+            "seconds": {}, "steps": {}, "pace": {}, "samples": {}}
+
+    def save(self) -> None:
+        write_atomic(self.out / RECORD, (json.dumps(self.record, indent=1) + "\n").encode())
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        took = self.record["seconds"][name] = self.record["seconds"].get(name, 0) + time.perf_counter() - start
+        print(f"[{name}: {took:.1f} s]", flush=True)
+        self.save()
+
+    def fit(self, name: str, module: Any, seconds: float = 0.0, keep: int = 0, **given: Any) -> str:
+        """Train a stage to its end, in about so many seconds where some are given; returns its folder."""
+        folder = self.out / name
+        if (folder / SUMMARY).is_file():
+            return str(folder)
+        common = {"out": str(folder), "device": self.args.device, "cache": str(self.out / "encoded"), "trackers": (),
+                  "save_every": 10**9}
+        config = module.Config(**module.PRESETS["ucf101"] | {"preset": self.args.preset} | common | given)
+        if self.args.batch:
+            config = replace(config, batch_size=self.args.batch, warmup=1)
+        if self.args.steps:
+            config = replace(config, steps=self.args.steps)
+        elif seconds:
+            with self.timed(f"{name}: pace"):
+                pace = self.record["pace"][name] = self.record["pace"].get(name) or pace_of(module, config)
+            config = replace(config, steps=self.record["steps"].setdefault(name, max(PACED, round(seconds / pace))))
+        if keep:
+            config = replace(config, keep_every=max(1, config.steps // keep))
+        self.record["steps"][name] = config.steps
+        print(f"{name}: {config.steps} steps of {config.batch_size}, lr {config.lr:g}", flush=True)
+        with self.timed(name):
+            train(module.build(config), config, told(config.steps))
+        return str(folder)
+
+    def samples(self, name: str, source: str, guidance: float) -> tuple[Tensor, list[str]]:
+        """As many of each class as the test set has, class by class."""
+        counts = Counter(read_clips(self.data, "test")[1])
+        folder = self.out / "samples" / name
+        with self.timed("samples"):
+            sample(SampleConfig(source=source, prompts=str(self.data / "classes.txt"), out=str(folder), format="npy",
+                                samples=max(counts.values()), steps=self.args.sample_steps, guidance=guidance,
+                                batch_size=self.args.sample_batch, device=self.args.device))
+        paths = [(folder / f"{k:04d}-{n}.npy", prompt) for k, prompt in enumerate(sorted(counts))
+                 for n in range(counts[prompt])]
+        frames = torch.from_numpy(np.stack([np.load(path) for path, _ in paths])).permute(0, 1, 4, 2, 3).contiguous()
+        return frames, [prompt for _, prompt in paths]
+
+    def judge(self, name: str, frames: Tensor, prompts: Sequence[str]) -> Scores:
+        """Scores of a set, kept in scores/NAME.npz, with a few of its clips in grids."""
+        path = self.out / "scores" / f"{name}.npz"
+        if not path.is_file():
+            with self.timed("scoring"):
+                keep_grid(self.out, name, frames, prompts, FPS)
+                numbered = [f"{prompt} {k}" for k, prompt in enumerate(prompts)]  # classes differ in size: no groups
+                score_frames(frames, numbered, FPS, self.device, METRICS).save(path)
+        return Scores.load(path)
+
+    def candidate(self, name: str, source: str, guidance: float, bank: Bank, ref: Scores) -> tuple[bool, float]:
+        """Sample, judge and compare with the training clips; a key by which the better one is larger."""
+        frames, prompts = self.samples(name, source, guidance)
+        found = self.judge(name, frames, prompts)
+        new, point = bank.novelty(frames, found), point_of("fvd_mini", found, ref)
+        self.record["samples"][name] = {"fvd_mini": point, "novelty": new, "source": source, "guidance": guidance}
+        print(f"{name}: fvd_mini {point:.3f}, new {new}", flush=True)
+        self.save()
+        enough = min(new.values()) >= NEW
+        return enough, -point if enough else min(new.values())
+
+
+class Bank:
+    """All clips that were trained on, in pixels and in fvd_mini's features, and how far test clips lie from them."""
+
+    def __init__(self, frames: Tensor, test: Tensor, ref: Scores, device: torch.device) -> None:
+        self.frames, self.device = frames, device
+        self.features = score_frames(frames, [str(k) for k in range(len(frames))], FPS, device,
+                                     ("fvd_mini",)).features["fvd_mini"]
+        self.limits = {space: float(np.quantile(far, 0.05)) for space, far in self.distances(test, ref).items()}
+
+    def distances(self, frames: Tensor, scores: Scores) -> dict[str, np.ndarray]:
+        """Space -> (N,) distance to the nearest training clip; pixels: root mean square, of 0 to 1."""
+        rows, bank = (x.to(self.device).flatten(1) for x in (frames, self.frames))
+        pixels = [torch.cdist(row[None].float() / 255, part.float() / 255).amin() for row in rows for part in
+                  bank.split(256)]
+        nearest = torch.stack(pixels).unflatten(0, (len(rows), -1)).amin(1) / rows.shape[1] ** 0.5
+        features = torch.cdist(*(torch.from_numpy(x).double() for x in (scores.features["fvd_mini"], self.features)))
+        return {"pixels": nearest.cpu().numpy(), "features": features.amin(1).numpy()}
+
+    def novelty(self, frames: Tensor, scores: Scores) -> dict[str, float]:
+        """Share of the clips that lie farther from all training clips than the 5th percentile of test clips."""
+        found = self.distances(frames, scores)
+        return {space: float((far > self.limits[space]).mean()) for space, far in found.items()}
+
+
+class _Paced(Exception):
+    """A trial run has lasted long enough."""
+
+
+def pace_of(module: Any, config: Any) -> float:
+    """Seconds a step, compilation left out."""
+    times: dict[int, float] = {}
+
+    def stop(_: str, step: int, __: int) -> None:
+        times[step] = time.perf_counter()
+        if step == PACED:
+            raise _Paced
+
+    trial = replace(config, out=f"{config.out}-pace", log_every=(PACED - 1) // 3, overwrite=True, steps=10 * PACED)
+    with suppress(_Paced):
+        train(module.build(trial), trial, stop)
+    return (times[PACED] - times[SETTLED]) / (PACED - SETTLED)
+
+
+def told(steps: int) -> Callable[[str, int, int], None]:
+    """Says now and then how fast it goes."""
+    start = time.perf_counter()
+
+    def tell(name: str, step: int, of: int) -> None:
+        if step % max(1, steps // 10) == 0:
+            print(f"  {name} {step}/{of}, {(time.perf_counter() - start) / step:.4f} s/step", flush=True)
+
+    return tell
+
+
+def run(args: argparse.Namespace) -> None:
+    """The whole ladder. Of the checkpoints and guidances, the best that copies no more than test clips do goes on."""
+    job = Job(args)
+    if not (job.data / "classes.txt").is_file():
+        with job.timed("unpack"):
+            unpack(args.packed, job.data)
+            test = read_clips(job.data, "test")[1]
+            write_atomic(job.data / "classes.txt", "".join(f"{name}\n" for name in sorted(set(test))).encode())
+    table = str(job.data / "train.jsonl")
+    autoencoder = job.fit("vae", vae, args.vae_seconds, data=table)
+    base = job.fit("pretrain", pretrain, args.pretrain_seconds, KEPT, data=table, vae=autoencoder)
+    test_frames, test = read_clips(job.data, "test")
+    ref = job.judge("test", test_frames, test)
+    bank = Bank(read_clips(job.data, "train")[0], test_frames, ref, job.device)
+    steps = job.record["steps"]["pretrain"]
+    sources = {f"step-{step:06d}": f"{base}/step-{step:06d}" for step in range(steps // KEPT, steps, steps // KEPT or 1)
+               if step * KEPT < steps * (KEPT - 0.5)} | {"end": base}
+    keys = {name: job.candidate(name, source, args.guidance, bank, ref) for name, source in sources.items()}
+    chosen = max(keys, key=keys.__getitem__)
+    keys = {chosen: keys[chosen]} | {name: job.candidate(name, sources[chosen], value, bank, ref) for name, value in
+                                     ((f"{chosen}-guidance-{value:g}", value) for value in SWEPT)}
+    best = max(keys, key=keys.__getitem__)
+    job.record["chosen"] = {"samples": best, "limits": bank.limits}
+    job.record["samples"]["pretrain"] = job.record["samples"][best]
+    shutil.copyfile(job.out / "scores" / f"{best}.npz", job.out / "scores" / "pretrain.npz")
+    align(job, job.record["samples"]["pretrain"], bank, ref)
+    for name, frames, prompts in comparisons(job.data, test):
+        job.judge(name, frames, prompts)
+        if name == "real":
+            job.judge("vae", through(job, base, frames), prompts)
+    job.record["psnr"] = psnr(test_frames, through(job, base, test_frames))
+    job.save()
+    print(tables(job.out))
+
+
+def align(job: Job, start: dict[str, Any], bank: Bank, ref: Scores) -> None:
+    """SFT on the training clips that a reward likes best, then DPO on own samples that it ranks."""
+    args, source, guidance = job.args, start["source"], start["guidance"]
+    curated = job.fit("sft", sft, data=str(job.data / "once.jsonl"), source=source, reward=args.reward, select="top")
+    folder = job.out / "pairs"
+    if not (folder / pairs.FILE).is_file():
+        with job.timed("pairs"):
+            pairs.make_pairs(pairs.Config(
+                source=curated, prompts=str(job.data / "classes.txt"), out=str(folder), format="npy", which="all",
+                samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=guidance, margin=args.margin,
+                label=args.reward, batch_size=args.sample_batch, device=args.device))
+    preferred = job.fit("dpo", dpo, pairs=str(folder / pairs.FILE), source=curated)
+    for name, where in (("sft", curated), ("dpo", preferred)):
+        job.candidate(name, where, guidance, bank, ref)
+
+
+@torch.no_grad()
+def through(job: Job, source: str, frames: Tensor) -> Tensor:
+    """uint8 frames there and back through the latents of a checkpoint."""
+    model = load_model(source).to(job.device)
+    back = torch.cat([model.decode(model.encode(part)).cpu() for part in frames.split(job.args.sample_batch)])
+    return (255 * back).round().to(torch.uint8)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Of uint8 frames, in dB."""
+    return float(10 * (255**2 / (a.float() - b.float()).square().mean()).log10())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("prepare", "train", "score"))
+    parser.add_argument("--packed", type=Path, default=Path("ucf101.npz"))
+    parser.add_argument("--out", type=Path, default=Path("runs/ucf101"))
+    parser.add_argument("--assets", type=Path, default=ASSETS)
+    parser.add_argument("--limit", type=int, default=0, help="videos of each class and part; 0: all")
+    parser.add_argument("--preset", default="ucf101")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--vae-seconds", type=float, default=80, help="of training; 0: the preset's steps")
+    parser.add_argument("--pretrain-seconds", type=float, default=120)
+    parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
+    parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
+    parser.add_argument("--sample-steps", type=int, default=25)
+    parser.add_argument("--sample-batch", type=int, default=128)
+    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--pair-samples", type=int, default=24)
+    parser.add_argument("--reward", default="guarded", help="what SFT's clips are chosen by, and DPO's pairs")
+    parser.add_argument("--margin", type=float, default=0.01, help="of the reward, up to which a pair ties")
+    args = parser.parse_args()
+    if args.stage == "prepare":
+        print(write_packed(args.assets / "data" / "ucf101" / "clips64", args.limit, args.packed))
+    elif args.stage == "train":
+        run(args)
+    else:
+        print(tables(args.out, intervals=True))
+
+
+if __name__ == "__main__":
+    main()

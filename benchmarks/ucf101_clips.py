@@ -1,0 +1,107 @@
+"""The clips of benchmarks/ucf101.py: packed into one file, unpacked where there is no PyAV, and damaged to compare."""
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.data.corruptions import corrupt
+from evalkit.results import write_atomic
+
+FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
+VARIANTS = ((0.5, False), (0.0, True), (1.0, True))  # of a training video: where its clip lies, and whether mirrored
+
+
+def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
+    """Each video of both parts at 8 frames a second, as one tall WebP picture; `limit` videos a class, 0: all."""
+    from PIL import Image
+
+    from evalkit.clips import ClipSpec
+    from evalkit.data.datasets import find_videos
+    from evalkit.data.video import read_video
+
+    for part in ("train", "test"):
+        counts: Counter[str] = Counter()
+        for item in find_videos(f"ucf101:{root}?split=1&part={part}"):
+            counts[item.prompt] += 1
+            if limit and counts[item.prompt] > limit:
+                continue
+            video = read_video(item.source, ClipSpec(size=None))
+            every = np.round(np.arange(0, len(video.frames), video.fps / FPS)).astype(int)
+            every = every[every < len(video.frames)]
+            if len(every) < FRAMES:
+                every = np.linspace(0, len(video.frames) - 1, FRAMES).round().astype(int)
+            stream = BytesIO()
+            tall = video.frames[torch.from_numpy(every)].permute(0, 2, 3, 1).flatten(0, 1).numpy()
+            Image.fromarray(tall).save(stream, "webp", quality=QUALITY, method=6)
+            yield {"part": part, "name": Path(item.name).stem, "prompt": item.prompt, "data": stream.getvalue()}
+
+
+def write_packed(root: Path, limit: int, path: Path) -> str:
+    """Write what `unpack` reads; says what was written."""
+    rows = list(pack(root, limit))
+    stream = BytesIO()
+    np.savez(stream, data=np.frombuffer(b"".join(row["data"] for row in rows), np.uint8),
+             sizes=[len(row["data"]) for row in rows],
+             **{key: [row[key] for row in rows] for key in ("part", "name", "prompt")})
+    write_atomic(path, stream.getvalue())
+    return f"{path}: {len(rows)} videos, {stream.tell() / 2**20:.1f} MiB"
+
+
+def unpack(packed: Path, out: Path) -> None:
+    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video)."""
+    from PIL import Image
+
+    tables: dict[str, list[dict[str, Any]]] = {"train": [], "test": [], "once": []}
+    with np.load(packed, allow_pickle=False) as found:
+        parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
+        rows = zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True)
+    for data, part, name, prompt in rows:
+        frames = np.asarray(Image.open(BytesIO(data.tobytes())).convert("RGB"))
+        frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
+        for k, (place, mirrored) in enumerate(VARIANTS if part == "train" else VARIANTS[:1]):
+            start = round(place * (len(frames) - FRAMES))
+            clip = frames[start: start + FRAMES, :, ::-1] if mirrored else frames[start: start + FRAMES]
+            path = out / part / f"{name}-{k}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.ascontiguousarray(clip))
+            row = {"path": f"{part}/{path.name}", "prompt": prompt, "fps": FPS}
+            for table in ({part, "once"} if part == "train" and not k else {part}):
+                tables[table].append(row)
+    for table, listed in tables.items():
+        write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
+
+
+def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
+    """uint8 (N, T, 3, H, W) and prompts, class by class."""
+    rows = sorted(map(json.loads, (data / f"{table}.jsonl").read_text().splitlines()), key=lambda row: row["prompt"])
+    frames = np.stack([np.load(data / row["path"]) for row in rows])
+    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous(), [row["prompt"] for row in rows]
+
+
+def comparisons(data: Path, test: Sequence[str]) -> Iterator[tuple[str, Tensor, list[str]]]:
+    """(name, frames, prompts) of training clips, as many of a class as `test` has, as they are and damaged; noise."""
+    frames, prompts = read_clips(data, "once")
+    generator = torch.Generator().manual_seed(1)
+    rows = [row for prompt, count in sorted(Counter(test).items())
+            for row in _draw([k for k, one in enumerate(prompts) if one == prompt], count, generator)]
+    real, named = frames[rows], [prompts[k] for k in rows]
+    half = F.interpolate(F.avg_pool2d(real.flatten(0, 1).float(), 2), scale_factor=2, mode="bilinear")
+    yield "real", real, named
+    yield "noise", torch.randint(256, real.shape, generator=generator, dtype=torch.uint8), named
+    yield "blurred", half.round().to(torch.uint8).unflatten(0, real.shape[:2]), named
+    yield "frozen", real[:, :1].expand_as(real).contiguous(), named
+    yield "shuffled", torch.stack([corrupt(clip, "shuffle", 5, seed=k, fps=FPS) for k, clip in enumerate(real)]), named
+
+
+def _draw(rows: list[int], count: int, generator: torch.Generator) -> list[int]:
+    """`count` of the rows at random, in their order."""
+    return sorted(rows[k] for k in torch.randperm(len(rows), generator=generator)[:count].tolist())
