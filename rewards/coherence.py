@@ -12,39 +12,46 @@ from rewards.frames import to_luma
 from rewards.temporal_artifacts import STEP, mean_over
 
 # Prices per unit of measurement, and what is usual of real footage: at less of it little is gained. Fitted to the
-# tuning part of the hack suite (`hack_clips`), softened and larger clips of it and other footage, then rounded: real
-# clips there pay about 0.3 in all.
+# tuning part of the hack suite (`hack_clips`) and to clips of it made to tremble, flicker, comb or stutter, then
+# rounded: real clips there pay about 0.4 in all.
 PRICES = {
-    "midpoint": 0.2,
-    "residual": 10.0,
-    "jerk": 23.0,
-    "luma_jerk": 2.0,
-    "chroma_jerk": 22.0,
-    "detail_spike": 0.55,
-    "residual_spike": 1.5,
+    "midpoint": 0.24,
+    "residual": 6.0,
+    "jerk": 80.0,
+    "luma_jerk": 4.5,
+    "chroma_jerk": 25.0,
+    "detail_spike": 1.7,
     "duplicates": 0.5,
-    "ghosting": 0.95,
-    "persistence": 1.0,
+    "ghosting": 0.3,
+    "persistence": 1.2,
 }
+# What a clip loses by being unsteady, each measurement by itself, grows ever more slowly beyond LIMIT: mixing or
+# repeating the frames of a clip that trembles makes it steadier, and must not save more than it costs.
+UNSTEADY = ("midpoint", "residual", "jerk", "luma_jerk", "chroma_jerk", "detail_spike")
+LIMIT = 0.2
 USUAL = {"midpoint": 1.85, "residual": 0.0155, "jerk": 0.048}
-PERSISTENT = (0.33, 0.215)  # correlation at which half of the price is due, and the width of the slope
+# The correlation at which half of the price of persistence is due, and the width of the slope: a constant, and a term
+# per frame's time in LAGs, since even courses alone make changes alike that follow each other directly.
+PERSISTENT = (0.16, 0.37)
+PERSISTENT_WIDTH = (0.03, 0.22)
+DISTINCT = 0.95  # of a duplicate is held for one, so that a still clip costs a finite price
 DYNAMIC_FLOOR = 0.01  # of the mean luma, set by judgement: a clip whose `variation` is this much gets half
 
 
 def coherence(motion: Mapping[str, Tensor], fps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Coherence (B,) in [0, 1) from the features of the "motion" extractor and fps (B,), and its parts, each (B,).
 
-    floor * exp(-sum of price * measurement). Parts are the measurements, 0 the best, and "dynamic_floor" in [0, 1):
-    midpoint, the bend of pixels' courses relative to their change (a mid-frame's residual); residual, what motion
-    compensation leaves; jerk, the second difference of the camera's step; luma_jerk and chroma_jerk, that of the mean
-    luma and colour; detail_spike and residual_spike, how suddenly detail comes or goes in one place, and what motion
-    compensation leaves there but not just before and after; duplicates, repeated frames; ghosting, the squared share
-    of linear fading, of which real footage has a little; persistence, in (0, 1), how long pixels keep changing the
-    same way. Changes of light are divided out before spikes and fades are looked for.
+    floor * exp(-sum of costs); a cost is price * measurement, or LIMIT * log(1 + price * measurement / LIMIT) of
+    what is UNSTEADY. Parts are the measurements, 0 the best, and "dynamic_floor" in [0, 1): midpoint, the bend of
+    pixels' courses relative to their change (a mid-frame's residual); residual, what motion compensation leaves;
+    jerk, the second difference of the camera's step; luma_jerk and chroma_jerk, that of the mean luma and colour;
+    detail_spike, how suddenly detail comes or goes in one place; duplicates, by how many e-folds repeated frames
+    thin out the clip, so that halving its rate costs the same at any rate; ghosting, the squared share of linear
+    fading, of which real footage has a little; persistence, in (0, 1), how long pixels keep changing the same way.
+    Changes of light are divided out before spikes, fades and duplicates are looked for.
     """
     luma, whole = to_luma(motion["thumbs"]), 1 - motion["cut"]
     lit = temporal_artifacts.evenly_lit(luma)
-    dragging = temporal_artifacts.persistence(lit, whole, fps)
     parts = {
         "midpoint": midpoint(luma, whole),
         "residual": _beyond(mean_over(motion["residual"], whole), USUAL["residual"]),
@@ -52,15 +59,27 @@ def coherence(motion: Mapping[str, Tensor], fps: Tensor) -> tuple[Tensor, dict[s
         "luma_jerk": temporal_artifacts.flicker(luma, whole),
         "chroma_jerk": temporal_artifacts.colour_flicker(motion["thumbs"], whole),
         "detail_spike": temporal_artifacts.detail_spikes(lit, whole),
-        "residual_spike": temporal_artifacts.spikes(motion["residual_blocks"], whole),
-        "duplicates": temporal_artifacts.duplicate_frames(luma, whole),
+        "duplicates": -torch.log1p(-DISTINCT * temporal_artifacts.duplicate_frames(lit, whole)),
         "ghosting": temporal_artifacts.ghosting(lit, whole).square(),
-        "persistence": torch.sigmoid((dragging - PERSISTENT[0]) / PERSISTENT[1]),
+        "persistence": _persistent(lit, whole, fps),
     }
     change = variation(luma, motion["cut"]) / (luma.mean((1, 2, 3)) + temporal_artifacts.LIGHT)
     floor = change / (DYNAMIC_FLOOR + change)
-    price = sum(PRICES[name] * part for name, part in parts.items())
+    price = sum(cost_of(name, part) for name, part in parts.items())
     return floor * torch.exp(-price), parts | {"dynamic_floor": floor}
+
+
+def cost_of(name: str, part: Tensor) -> Tensor:
+    """What the measurement `part` called `name` costs; of what is UNSTEADY, less and less per unit beyond LIMIT."""
+    cost = PRICES[name] * part
+    return LIMIT * torch.log1p(cost / LIMIT) if name in UNSTEADY else cost
+
+
+def _persistent(lit: Tensor, whole: Tensor, fps: Tensor) -> Tensor:
+    """(B,) level, in (0, 1), of `persistence`: about 0 for what is usual of real footage."""
+    touching = 1 / temporal_artifacts.lag_in_frames(fps).to(lit)
+    half, width = (constant + slope * touching for constant, slope in (PERSISTENT, PERSISTENT_WIDTH))
+    return torch.sigmoid((temporal_artifacts.persistence(lit, whole, fps) - half) / width)
 
 
 def _beyond(x: Tensor, usual: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from evalkit.metrics.base import Measurement
 from rewards.base import Reward
-from rewards.coherence import DYNAMIC_FLOOR, PRICES, coherence
+from rewards.coherence import DYNAMIC_FLOOR, LIMIT, PRICES, coherence
 from rewards.frames import evenly_spaced
 from rewards.looks import LOOKS_KEY
 from rewards.photographic import photographic
@@ -31,7 +31,7 @@ class Farm(Reward):
     """
 
     name = "farm"
-    version = 3
+    version = 4
     needs_fps = True
     range = (-0.25, 2.0)
     summary = "how good frames look (photographic score) plus how coherently they move, guarded against stillness"
@@ -49,7 +49,8 @@ class Farm(Reward):
 
     def parameters_of_protocol(self) -> dict[str, Any]:
         return {"aesthetic": self.aesthetic_key or "photographic", "pooling": self.pooling, "lambda": self.weight,
-                "kappa": self.kappa, "frames": FRAMES, "prices": PRICES, "dynamic_floor": DYNAMIC_FLOOR}
+                "kappa": self.kappa, "frames": FRAMES, "prices": PRICES, "limit": LIMIT,
+                "dynamic_floor": DYNAMIC_FLOOR}
 
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:

@@ -28,7 +28,7 @@ class Guarded(Reward):
     """
 
     name = "guarded"
-    version = 2
+    version = 3
     range = (-0.7, 2.0)
     summary = "the recommended composite: farm, less a price where the learned artifact detector is sure"
     spec = ClipSpec(min_frames=8, max_frames=64)

@@ -102,18 +102,27 @@ def evenly_lit(luma: Tensor) -> Tensor:
 def persistence(luma: Tensor, whole: Tensor, fps: Tensor) -> Tensor:
     """(B,) correlation, in [-1, 1], of a pixel's change with its own change `LAG` seconds before, fps (B,).
 
-    Where things move, a pixel's change is soon another; where frames are mixed, changes drag on. Changes of up to two
-    code values are noise. 0 for clips too short for two changes so far apart.
+    Where things move, a pixel's change is soon another; where frames are mixed, changes drag on or come back. Read in
+    cells, which count by how much they change, so that one place that fades does not speak for the picture. Changes
+    of up to a code value are noise. 0 for clips too short for two changes so far apart.
     """
     change = luma.diff(dim=1)
-    change = change.sign() * F.relu(change.abs() - 2 * STEP) * whole[:, :, None, None]
-    lags = [max(1, round(LAG * rate)) for rate in fps.tolist()]
-    return torch.stack([_autocorrelation(one, lag) for one, lag in zip(change, lags, strict=True)])
+    change = change.sign() * F.relu(change.abs() - STEP) * whole[:, :, None, None]
+    return torch.stack([_autocorrelation(*one) for one in zip(change, lag_in_frames(fps).tolist(), strict=True)])
+
+
+def lag_in_frames(fps: Tensor) -> Tensor:
+    """(B,) int64: `LAG` at rates fps (B,), at least one frame."""
+    return (LAG * fps).round().clamp_min(1).long()
 
 
 def _autocorrelation(change: Tensor, lag: int) -> Tensor:
-    """Of (T-1, h, w), a scalar."""
-    return (change[lag:] * change[:-lag]).sum() / (change.square().sum() + 1e-6)
+    """Of (T-1, h, w), a scalar: the mean over cells, each weighing as much as the root of its power."""
+    cell = max(1, min(change.shape[-2:]) // CELLS)
+    later, earlier = change[lag:], change[:-lag]
+    shared = F.avg_pool2d((later * earlier).sum(0)[None], cell)
+    power = F.avg_pool2d((0.5 * (later.square() + earlier.square())).sum(0)[None], cell) + 1e-6
+    return (shared / power.sqrt()).sum() / power.sqrt().sum()
 
 
 def _smooth_abs(x: Tensor, width: float) -> Tensor:

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from evalkit.data.corruptions import corrupt
 from evalkit.features.base import extract, make_extractor
-from rewards.coherence import USUAL, coherence, jerk, midpoint
+from rewards.coherence import LIMIT, PRICES, UNSTEADY, USUAL, coherence, cost_of, jerk, midpoint
 from rewards.frames import to_luma
 from rewards.temporal_artifacts import colour_flicker, detail_spikes, evenly_lit, persistence, spikes
 
@@ -38,7 +40,7 @@ def test_coherence_falls_under_every_hack_of_adjacency(hack):
 def test_a_still_clip_has_no_coherence_to_sell():
     value, parts = score(glide(1).repeat(16, 1, 1, 1))
     assert value < 0.01
-    assert parts["duplicates"] > 0.99
+    assert parts["duplicates"] > 2.5
     assert parts["dynamic_floor"] < 0.05
 
 
@@ -88,6 +90,45 @@ def test_mixed_frames_drag_on_and_moving_ones_do_not_at_any_rate():
         mixed = sum(luma.roll(k, 1) for k in range(mixed_over))[:, mixed_over:] / mixed_over
         assert persistence(mixed, whole[:, mixed_over:], rate).item() > persistence(luma, whole, rate).item() + 0.1
     assert persistence(luma[:, :4], whole[:, :3], rate).item() == 0
+
+
+def test_an_echo_an_eighth_of_a_second_late_comes_back_in_every_cell():
+    for fps in (8.0, 24.0):
+        luma, whole = to_luma(glide(48, speed=3.0)[None].float() / 255), torch.ones(1, 47)
+        late = round(fps / 8)
+        echoed = torch.lerp(luma, luma.roll(late, 1), 0.3)[:, late:]
+        rate = torch.tensor([fps])
+        assert persistence(echoed, whole[:, late:], rate).item() > persistence(luma, whole, rate).item() + 0.2
+
+
+def test_one_place_that_fades_does_not_make_the_picture_persistent():
+    luma, whole, rate = to_luma(glide(32, speed=3.0)[None].float() / 255), torch.ones(1, 31), torch.tensor([FPS])
+    fading = luma.clone()
+    fading[..., :16, :16] = torch.linspace(0, 1, 32)[None, :, None, None]
+    assert persistence(fading, whole, rate).item() < persistence(luma, whole, rate).item() + 0.15
+
+
+def test_halving_the_rate_costs_the_same_whatever_the_rate_was():
+    clean = glide(64, speed=1.5)
+    index = torch.arange(64)
+    held = [score(clean[index - index % times])[1]["duplicates"] for times in (1, 2, 4)]
+    first, second = held[1] - held[0], held[2] - held[1]
+    assert first == pytest.approx(second, rel=0.15)
+    assert first == pytest.approx(math.log(2), rel=0.15)
+
+
+def test_duplicates_are_seen_through_flicker():
+    held = glide(32, speed=1.5)[torch.arange(32) // 2]
+    flickering = corrupt(held, "luma_flicker", 3)
+    assert score(flickering)[1]["duplicates"] > 0.5 * score(held)[1]["duplicates"]
+
+
+def test_what_a_clip_that_trembles_much_saves_by_trembling_less_is_limited():
+    for name in UNSTEADY:
+        costs = cost_of(name, torch.tensor([0.0, 1.0, 10.0, 20.0]) * LIMIT / PRICES[name])
+        assert 0 < costs[3] - costs[2] < costs[1] - costs[0] < LIMIT
+    part = torch.tensor([0.2, 0.9])
+    assert cost_of("persistence", part).tolist() == pytest.approx((PRICES["persistence"] * part).tolist())
 
 
 def test_spikes_need_neighbours_and_find_the_one_place_that_jumps():
