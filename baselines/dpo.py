@@ -39,16 +39,18 @@ class Config(AlignConfig):
     out: str = "runs/dpo"
     pairs: str = ""  # pairs.jsonl
     loss: str = "dpo"  # dpo, sdpo (loser scaled), ipo, segments, reference-free (the ablation)
-    beta: float = 5000.0
+    beta: float = 2000.0
     convention: str = "diffusion-dpo"  # of beta: diffusion-dpo (half, mean), diffusers (no half), sum (half, no mean)
     schedule: str = "constant"  # of beta in t, or (1-t)^2
     segments: int = 4  # stretches of time, for --loss segments
-    steps: int = 200
-    batch_size: int = 32  # pairs
+    rank: int = 32
+    steps: int = 120
+    batch_size: int = 64  # pairs
     lr: float = 2e-4
+    warmup: int = 20
     ema: float = 0.95
     no_text: float = 0.0
-    eval_every: int = 100
+    eval_every: int = 60
 
 
 class Preference(Stage):

@@ -1,6 +1,7 @@
 """The models of a ladder, each in a folder of its own, and what it is trained on; what is there is kept."""
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from baselines.pairs import label_samples
 from baselines.sample import MANIFEST, sample
 from baselines.sample import Config as SampleConfig
 from baselines.train import SUMMARY, settle_folder, train
+from evalkit.results import write_atomic
+from rewards.data import read_pairs
 
 Progress = Callable[[str, int, int], None]
 PROXY, GUARDED, HELD_OUT = "farm", "guarded", "preference"  # climbed, climbed with a guard, and never in a loss
@@ -30,7 +33,7 @@ class Config:
     seed: int = 0  # of training; all ladders sample the same prompts and seeds
     device: str = "auto"
     rounds: int = 1  # of pairs and preference optimization
-    pretrain_steps: int = 3200  # 0: as many as evalkit baseline pretrain
+    pretrain_steps: int = 2600  # 0: as many as evalkit baseline pretrain
     prompts: int = 512  # held out, of the world's test split
     samples: int = 2  # of each prompt
     swept: int = 128  # of these prompts, for the points between the rungs
@@ -38,18 +41,18 @@ class Config:
     guidance: float = 3.0
     sample_batch: int = 256
     rank: int = 32  # of all adapters
-    sft_steps: int = 500
+    sft_steps: int = 400
     sft_batch: int = 128
     sft_lr: float = 1e-3
     pair_prompts: int = 2048  # of the train split
-    pair_samples: int = 4  # of each, which are compared, and of which best-of-n takes the best
+    pair_samples: int = 6  # of each, which are compared, and of which best-of-n takes the best
     noise: float = 0.0  # share of the truth's labels that are turned
-    dpo_steps: int = 130
+    dpo_steps: int = 120
     dpo_batch: int = 64  # pairs
     dpo_lr: float = 2e-4
     beta: float = 2000.0
-    best_steps: int = 150  # of fine-tuning on the best of n
-    climb_steps: int = 30  # along a reward's gradient, and twice as many without anchor
+    best_steps: int = 100  # of fine-tuning on the best of n
+    climb_steps: int = 20  # along a reward's gradient, and twice as many without anchor
     climb_batch: int = 32
     climb_lr: float = 3e-4
     climb_sampling: int = 8  # sampling steps of a climb
@@ -93,17 +96,18 @@ def train_rungs(config: Config, progress: Progress = lambda *_: None) -> list[Ru
     rungs = [Rung("pretrain", base, "pretrained on the world, two in five clips of it damaged"),
              Rung("sft", curated, "fine-tuned on clean clips of the world", "pretrain")]
     pairs = _sampled_pairs(config, "pairs", curated, progress)
-    best = _trained(sft, config, "best-of-n", _adapter(config, curated) | {
-        "data": str(pairs / "samples"), "cache": str(pairs / "encoded"), "reward": GUARDED, "select": "best",
-        "steps": config.best_steps, "batch_size": config.sft_batch // 2, "lr": config.sft_lr / 2}, progress)
-    rungs.append(Rung("best-of-n", best, f"fine-tuned on the best of {config.pair_samples} own samples by {GUARDED}",
-                      "sft", GUARDED))
     for label, name in (("truth", "dpo"), (PROXY, "dpo-unguarded"), (GUARDED, "dpo-guarded")):
         folder = _optimized(config, name, curated, pairs, label, config.beta, progress)
         rungs.append(Rung(name, folder, f"DPO on pairs labelled by {_told(label)}", "sft",
                           "" if label == "truth" else label))
+    best = _trained(sft, config, "best-of-n", _adapter(config, curated) | {
+        "data": str(_chosen(pairs, GUARDED)), "cache": str(pairs / "encoded"), "steps": config.best_steps,
+        "batch_size": config.sft_batch // 2, "lr": config.sft_lr / 2}, progress)
+    rungs.insert(2, Rung("best-of-n", best, f"fine-tuned on the best of {config.pair_samples} own samples by {GUARDED}",
+                         "sft", GUARDED))
     rungs += _climbs(config, curated, progress)
-    return rungs + _rounds(config, rungs[3].folder, progress)
+    truth = next(rung.folder for rung in rungs if rung.name == "dpo")
+    return rungs + _rounds(config, truth, progress)
 
 
 def train_betas(config: Config, curated: str, progress: Progress = lambda *_: None) -> dict[float, str]:
@@ -162,6 +166,15 @@ def _sampled_pairs(config: Config, name: str, below: str, progress: Progress) ->
         own = {field.name: getattr(settings, field.name) for field in fields(SampleConfig)}
         sample(SampleConfig(**own | {"out": str(out / "samples")}), progress)
     return out
+
+
+def _chosen(pairs: Path, label: str) -> Path:
+    """A manifest of the samples that a label's pairs chose: each prompt's best."""
+    chosen = {(pairs / pair.chosen).resolve() for pair in read_pairs(pairs / f"{label}.jsonl").pairs}
+    samples = pairs / "samples"
+    rows = [row for row in (samples / MANIFEST).read_text().splitlines()
+            if (samples / json.loads(row)["path"]).resolve() in chosen]
+    return write_atomic(samples / f"best-by-{label}.jsonl", "".join(f"{row}\n" for row in rows).encode())
 
 
 def _pair_config(config: Config, out: Path, below: str) -> PairConfig:

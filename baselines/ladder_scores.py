@@ -34,7 +34,8 @@ METRICS = ("fvd_mini", "clip_alignment_mini", "frame_consistency_mini", "tempora
 PARTS = {"farm": ("aesthetic", "coherence"), "preference": ("visual", "motion", "text"),
          "cinematic_composition": ("motion_smoothness",)}  # what is shown of what some are made of; higher is better
 TRUTH = ("overall", "visual", "motion", "text", "follows")  # as truth.overall and so on
-BATCH = 64
+BATCH = {"cpu": 64, "cuda": 256}
+AT_ONCE = 64  # clips or frames that a network sees on a GPU: launches would take most of the time, clip by clip
 GRIDS, SHOWN = "grids", 8  # a folder; clips of every rung that are kept to be looked at
 
 
@@ -100,8 +101,9 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
         else:
             usable[name] = metric
     parts: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(frames), BATCH):
-        here = slice(start, start + BATCH)
+    size = BATCH["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    for start in range(0, len(frames), size):
+        here = slice(start, start + size)
         for name, value in _measured(usable, frames[here].to(device), found.prompts[here], fps):
             parts.setdefault(name, []).append(value)
     for name, rows in parts.items():
@@ -117,7 +119,7 @@ def diversities(frames: Tensor, found: Scores) -> dict[str, np.ndarray]:
     if per_prompt < 2:
         return {}
     small = torch.cat([F.adaptive_avg_pool3d(part.float().transpose(1, 2) / 255, (part.shape[1], 16, 16)).flatten(1)
-                       for part in frames.split(BATCH)]).unflatten(0, (-1, per_prompt))
+                       for part in frames.split(BATCH["cpu"])]).unflatten(0, (-1, per_prompt))
     apart = [(small[:, i] - small[:, j]).abs().mean(1) for i, j in combinations(range(per_prompt), 2)]
     values = {"diversity_pixels": torch.stack(apart).mean(0).cpu().numpy()}
     if "fvd_mini" in found.features:
@@ -143,9 +145,17 @@ def clips(spec: ClipSpec, frames: Tensor, fps: float) -> Tensor:
 
     VideoError where there are too few, or where sides would have to shrink by no whole number.
     """
-    pick = pick_frames(Timeline(frames.shape[1], fps), spec, Random(0))[0]
-    shrink = _shrink(spec, *frames.shape[-2:])
-    chosen = frames[:, torch.as_tensor(pick.indices, device=frames.device)].float()
+    return _cut(frames, *_reading(spec, frames, fps))
+
+
+def _reading(spec: ClipSpec, frames: Tensor, fps: float) -> tuple[tuple[int, ...], int]:
+    """Which frames `spec` reads, and by how much they shrink."""
+    picked = pick_frames(Timeline(frames.shape[1], fps), spec, Random(0))[0]
+    return tuple(picked.indices), _shrink(spec, *frames.shape[-2:])
+
+
+def _cut(frames: Tensor, indices: tuple[int, ...], shrink: int) -> Tensor:
+    chosen = frames[:, torch.as_tensor(indices, device=frames.device)].float()
     if shrink > 1:
         # 8 bits, as a decoder shrinks to; it dithers halves, so about one number in thirty differs from its by 1/255
         chosen = F.avg_pool2d(chosen.flatten(0, 1), shrink).round().unflatten(0, chosen.shape[:2])
@@ -168,15 +178,18 @@ def _shrink(spec: ClipSpec, height: int, width: int) -> int:
 def _measured(metrics: dict[str, Metric], frames: Tensor, prompts: list[str],
               fps: float) -> Iterator[tuple[str, np.ndarray]]:
     """(name, rows) of one batch on the device: of each metric, its parts, and the truth."""
-    kept: dict[ClipSpec, Tensor] = {}
-    features: dict[tuple[ClipSpec, str], Any] = {}
+    kept: dict[Any, Tensor] = {}  # by what is read: of short clips, many specs read the same
+    features: dict[Any, Any] = {}
     for name, metric in metrics.items():
-        x = kept.setdefault(metric.spec, clips(metric.spec, frames, fps))
+        read = _reading(metric.spec, frames, fps)
+        if read not in kept:
+            kept[read] = _cut(frames, *read)
+        x = kept[read]
         for extractor in metric.extractors():
-            if (metric.spec, extractor.key) not in features:
-                at_once = BATCH if x.is_cuda else 0  # clip by clip, launches would take most of the time
-                features[metric.spec, extractor.key] = extract(extractor.to(x.device), x, at_once=at_once)
-        mine = {extractor.key: features[metric.spec, extractor.key] for extractor in metric.extractors()}
+            if (read, extractor.key) not in features:
+                at_once = AT_ONCE if x.is_cuda else 0
+                features[read, extractor.key] = extract(extractor.to(x.device), x, at_once=at_once)
+        mine = {extractor.key: features[read, extractor.key] for extractor in metric.extractors()}
         if isinstance(metric, SetMetric):
             yield name, metric.pool(mine).float().cpu().numpy()
             continue

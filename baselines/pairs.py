@@ -32,8 +32,8 @@ class Config(SampleConfig):
     """`evalkit baseline pairs`: its samples go to the folder `samples` in `out`, its pairs to `out`/pairs.jsonl."""
 
     out: str = "pairs"
-    prompts: str = "world:500:train"
-    samples: int = 4
+    prompts: str = "world:2000:train"
+    samples: int = 6  # the more, the farther apart are the best and the worst
     own_seeds: bool = True  # few starts for all prompts would be learnt by heart
     label: str = "truth"  # of the world, or a reward's name
     noise: float = 0.0  # share of labels that are wrong, below 0.5

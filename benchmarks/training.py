@@ -24,7 +24,7 @@ from torch import Tensor
 from baselines import dpo, sft
 from baselines.adapters import ATTENTION, Lora, adapter_parameters, add_adapter
 from baselines.attention import FusedRotary
-from baselines.model import VideoDiffusion
+from baselines.model import VideoDiffusion, build_vae
 from baselines.presets import PRESETS, Preset
 from baselines.stage import Batch, Shard
 from baselines.text import TextEncoder
@@ -64,7 +64,7 @@ class Noise:
 
 def build(preset: Preset, device: torch.device) -> VideoDiffusion:
     """The transformer with random weights in the precision in which pipelines are loaded, and the VAE's shape alone."""
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from diffusers import WanTransformer3DModel
 
     with torch.device(device):
         transformer = WanTransformer3DModel(**preset.transformer)
@@ -73,10 +73,8 @@ def build(preset: Preset, device: torch.device) -> VideoDiffusion:
         for name, parameter in transformer.named_parameters():
             if not any(part in name for part in kept):
                 parameter.data = parameter.data.bfloat16()
-    vae = None
-    if preset.vae is not None:
-        with torch.device("meta"):
-            vae = AutoencoderKLWan(**preset.vae)
+    with torch.device("meta"):
+        vae = build_vae(preset)
     text = NoText(preset.text_length, preset.transformer["text_dim"])
     model = VideoDiffusion(preset, transformer, text, vae)
     text.to(device)

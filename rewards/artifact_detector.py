@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from evalkit.clips import ClipSpec
-from evalkit.features.preprocess import to_square
 from evalkit.metrics.base import Measurement
-from rewards.artifact_features import artifact_statistics, windows
+from rewards.artifact_features import STATISTICS_KEY, artifact_statistics
 from rewards.base import Reward
 from rewards.injectors import LABELS
 from rewards.preference_features import FRAMES, SIDE
@@ -78,6 +77,7 @@ class ArtifactDetector(Reward):
     range = (-1.0, 0.0)
     summary = "learned: chance of edge, texture, movement or object artifacts; 0 none, 1 certain"
     spec = ClipSpec(max_frames=64, min_frames=8, placement="center", size=(SIDE, SIDE))
+    extractor_keys = (STATISTICS_KEY,)
     min_frames = 8
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -92,8 +92,7 @@ class ArtifactDetector(Reward):
     def measure(self, frames: Tensor, features: Mapping[str, Any], prompts: Sequence[str] | None,
                 fps: Tensor | None) -> Measurement:
         """Reward (B,) in (-1, 0); components (B,) by LABELS, in (0, 1)."""
-        parts = windows(to_square(frames.float(), SIDE))
-        odds = self.network(artifact_statistics(parts.flatten(0, 1))).unflatten(0, parts.shape[:2])
+        odds = self.network(features[STATISTICS_KEY])  # (B, n, 5)
         chances = torch.sigmoid(odds.logsumexp(1) - math.log(odds.shape[1])).unbind(1)
         named = dict(zip(ANSWERS, chances, strict=True))
         return Measurement(-named.pop("any"), named)

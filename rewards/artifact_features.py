@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.features.base import Extractor, register_extractor
+from evalkit.features.preprocess import to_square
 from rewards.frames import to_luma
-from rewards.preference_features import FRAMES, clip_statistics
+from rewards.preference_features import FRAMES, SIDE, clip_statistics
 from rewards.temporal_artifacts import STEP
 
 REACH = 3  # pixels at half size that a block may move from frame to frame
@@ -16,6 +18,19 @@ AREAS = ((2, 2), (4, 2), (6, 2), (10, 2))  # pixels at half size: side of what m
 BINS = 6  # of a colour histogram, along luma and two chromas
 SHARED = 5 * STEP  # of a frame's change: half as much is made of it
 ORDERS = (0, 1, 3, 7, 11, 13, 14)  # of 15 sorted pairs of frames
+STATISTICS_KEY = "artifact_statistics"
+
+
+@register_extractor(STATISTICS_KEY)
+class ArtifactStatistics(Extractor):
+    """(B, T, 3, H, W) -> (B, n, K): `artifact_statistics` of each of n windows of 16 frames, squeezed to 64 x 64."""
+
+    key = STATISTICS_KEY
+    level = "sequence"
+
+    def forward(self, frames: Tensor) -> Tensor:
+        parts = windows(to_square(frames.float(), SIDE))
+        return artifact_statistics(parts.flatten(0, 1)).unflatten(0, parts.shape[:2])
 
 
 def windows(frames: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class Guarded(Reward):
     range = (-0.7, 2.0)
     summary = "the recommended composite: farm, less a price where the learned artifact detector is sure"
     spec = ClipSpec(min_frames=8, max_frames=64)
-    extractor_keys = Farm.extractor_keys
+    extractor_keys = (*Farm.extractor_keys, *ArtifactDetector.extractor_keys)
     needs_fps = True
     min_frames = 8
 
