@@ -35,7 +35,9 @@ USUAL = {"midpoint": 1.85, "residual": 0.0155, "jerk": 0.048}
 PERSISTENT = (0.16, 0.37)
 PERSISTENT_WIDTH = (0.03, 0.22)
 DISTINCT = 0.95  # of a duplicate is held for one, so that a still clip costs a finite price
-DYNAMIC_FLOOR = 0.01  # of the mean luma, set by judgement: a clip whose `variation` is this much gets half
+# Of the mean luma: a clip whose `variation` is this much gets half. In the tuning part every moving real clip varies by
+# .0275 or more (639 of them; median .15), the world's by .0113 (700; .10), a still one by less than .0001.
+DYNAMIC_FLOOR = 0.01
 
 
 def coherence(motion: Mapping[str, Tensor], fps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
