@@ -39,7 +39,7 @@ ANSWERS = {
     "luma_flicker": "temporal_flicker",
     "colour_flicker": "temporal_flicker",
     "dropped_frames": "artifacts",
-    "shuffle": "farm",
+    "shuffle": "guarded",
     "freeze": "dynamic_degree",
     "camera_jitter": "cinematic_composition",
     "desaturation": "cinematic_composition",
