@@ -13,7 +13,7 @@ from torch import Tensor
 
 from baselines.adapters import Lora, adapter_parameters, add_adapter, is_adapted, load_adapter, merge_adapter
 from baselines.model import VideoDiffusion, build_transformer, build_vae
-from baselines.presets import Preset
+from baselines.presets import Preset, is_patch_codec
 from baselines.text import build_text_encoder
 from evalkit.errors import UsageError
 from evalkit.features.weights import sha256_of
@@ -132,9 +132,12 @@ def load_vae(model: VideoDiffusion, folder: str | Path) -> None:
     card = read_card(folder)
     if model.vae is None or card.vae_sha256 is None:
         raise UsageError(f"--vae {folder}: expected a checkpoint with a VAE, for a preset that has one")
-    model.vae.register_to_config(**card.preset.vae)
-    model.preset = replace(model.preset, vae=card.preset.vae)
+    if is_patch_codec(card.preset) != is_patch_codec(model.preset):
+        raise UsageError(f"--vae {folder}: expected the kind of latents that the preset has, got another one")
     _fill(model.vae, Path(folder) / VAE, card.vae_sha256)
+    if not is_patch_codec(card.preset):
+        model.vae.register_to_config(**card.preset.vae)
+    model.preset = replace(model.preset, vae=card.preset.vae)
 
 
 def _fill(network: torch.nn.Module, path: Path, sha256: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from baselines.buckets import Bucket, Buckets, Mixed, buckets_of, clip_bucket, read_fitting, schedule, step_shares
 from baselines.model import VideoDiffusion
+from baselines.patch_codec import PatchCodec
 from baselines.presets import Preset
 from baselines.stage import Batch, Shard, send
 from evalkit.cache import Cache, cache_key
@@ -43,6 +44,7 @@ class ClipStore:
         self.buckets = buckets
         self._shapes = [Bucket(model.preset.num_frames, model.preset.height, model.preset.width)] * len(self.items)
         self._encoder = "pixels" if model.vae is None or as_pixels else _hash_of(model.vae)
+        self._is_cheap = self._encoder == "pixels" or isinstance(model.vae, PatchCodec)
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._free = in_memory
         self._texts: dict[str, Tensor] = {}
@@ -91,8 +93,8 @@ class ClipStore:
         if k in self._kept:
             return self._kept[k]
         item = self.items[k]
-        if self._encoder == "pixels" and not self.buckets and str(item.source).endswith(".npy"):
-            found = {"frames": read_frames(item, self.model.preset)}  # as fast as the cache
+        if self._is_cheap and not self.buckets and str(item.source).endswith(".npy"):
+            found = self._encode(read_frames(item, self.model.preset))  # as fast as the cache
         else:
             found = self._cached(item)
         size = sum(value.nbytes for value in found.values())
@@ -109,10 +111,14 @@ class ClipStore:
         found = self.cache.load_tensors(key)
         if found is None:
             frames = read_fitting(item, buckets, preset.fps) if buckets else read_frames(item, preset)
-            found = {"frames": frames} if self._encoder == "pixels" else {
-                "latents": self.model.encode(frames[None])[0].half().cpu()}
+            found = self._encode(frames)
             self.cache.store_tensors(key, found)
         return found
+
+    def _encode(self, frames: Tensor) -> dict[str, Tensor]:
+        if self._encoder == "pixels":
+            return {"frames": frames}
+        return {"latents": self.model.encode(frames[None])[0].half().cpu()}
 
     def _text(self, prompt: str) -> Tensor:
         if prompt not in self._texts:

@@ -41,8 +41,8 @@ class Config:
     guidance: float = 3.0
     sample_batch: int = 256
     rank: int = 32  # of all adapters
-    sft_steps: int = 400
-    sft_batch: int = 128
+    sft_steps: int = 250
+    sft_batch: int = 256
     sft_lr: float = 1e-3
     pair_prompts: int = 2048  # of the train split
     pair_samples: int = 6  # of each, which are compared, and of which best-of-n takes the best

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from baselines.presets import Preset
+from baselines.patch_codec import PatchCodec
+from baselines.presets import Preset, is_patch_codec
 from baselines.text import TextEncoder, build_text_encoder
 
 LEAST_T = 0.05  # a velocity read from a clean prediction divides by t, by this at least (Li & He, 2025)
@@ -86,7 +87,8 @@ class VideoDiffusion:
         if self.vae is None:
             return 3, preset.num_frames, preset.height, preset.width
         time, space = factors(self.vae)
-        return self.vae.config.z_dim, (preset.num_frames - 1) // time + 1, preset.height // space, preset.width // space
+        channels = self.vae.channels if isinstance(self.vae, PatchCodec) else self.vae.config.z_dim
+        return channels, (preset.num_frames - 1) // time + 1, preset.height // space, preset.width // space
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -102,12 +104,16 @@ class VideoDiffusion:
         pixels = (2 * frames - 1).transpose(1, 2)
         if self.vae is None:
             return pixels
+        if isinstance(self.vae, PatchCodec):
+            return self.vae.encode(pixels)
         mean, std = self._statistics()
         return (self.vae.encode(pixels).latent_dist.mode() - mean) / std
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, t, h, w) -> frames (B, T, 3, H, W) float32 in [0, 1]; differentiable."""
-        if self.vae is not None:
+        if isinstance(self.vae, PatchCodec):
+            latents = self.vae.decode(latents.float())
+        elif self.vae is not None:
             mean, std = self._statistics()
             latents = self.vae.decode(latents.float() * std + mean).sample
         return ((latents.float().transpose(1, 2) + 1) / 2).clamp(0, 1)
@@ -208,9 +214,12 @@ def build_transformer(preset: Preset) -> nn.Module:
 
 
 def build_vae(preset: Preset) -> nn.Module | None:
-    """diffusers' AutoencoderKLWan with random weights, or None where pixels are the latents."""
+    """diffusers' AutoencoderKLWan with random weights, a PatchCodec fitted to nothing, or None: pixels are the latents.
+    """
     if preset.vae is None:
         return None
+    if is_patch_codec(preset):
+        return PatchCodec(**{key: value for key, value in preset.vae.items() if key != "kind"})
     from diffusers import AutoencoderKLWan
 
     return AutoencoderKLWan(**preset.vae)
@@ -218,6 +227,8 @@ def build_vae(preset: Preset) -> nn.Module | None:
 
 def factors(vae: nn.Module) -> tuple[int, int]:
     """By how much it shortens time and each side."""
+    if isinstance(vae, PatchCodec):
+        return vae.time, vae.space
     folded = vae.config.patch_size or 1
     return 2 ** sum(vae.config.temperal_downsample), folded * 2 ** (len(vae.config.dim_mult) - 1)
 

@@ -142,6 +142,17 @@ class Stage(ABC):
             return self.model.velocity(x_t, t, text)
 
 
+class ClosedForm(ABC):
+    """What is learned at once, without steps; `train` runs it like a stage."""
+
+    name: ClassVar[str]
+    model: VideoDiffusion
+
+    @abstractmethod
+    def solve(self, folder: Path) -> tuple[Checkpoint, dict[str, float]]:
+        """Write the checkpoint; numbers that tell how good it is."""
+
+
 def drop_text(text: Tensor, nothing: Tensor, batch: Batch, probability: float) -> Tensor:
     """The states (B, L, D) with those of no prompt (1, L, D) in some rows: what guidance needs."""
     return torch.where(batch.draws.chance(batch.rows, probability)[:, None, None], nothing, text)

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from baselines.checkpoints import Checkpoint
 from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
 from baselines.muon import Muon
-from baselines.stage import Batch, Draws, Shard, Stage
+from baselines.stage import Batch, ClosedForm, Draws, Shard, Stage
 from baselines.tracking import open_trackers
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
@@ -58,11 +58,14 @@ class LoopConfig:
     overwrite: bool = False  # start anew in a folder that holds another run
 
 
-def train(stage: Stage, config: LoopConfig, progress: Callable[[str, int, int], None] = lambda *_: None) -> Checkpoint:
+def train(stage: Stage | ClosedForm, config: LoopConfig,
+          progress: Callable[[str, int, int], None] = lambda *_: None) -> Checkpoint:
     """Train to the end and write the averaged weights to `config.out`; a run that was stopped goes on where it was.
 
     Diverged where a loss is no number or a spike, UsageError where the folder holds another run.
     """
+    if isinstance(stage, ClosedForm):
+        return solve(stage, config)
     run = _Run(stage, config)
     batches = stage.batches(run.step, run.shard)
     while run.step < config.steps and not run.stopped:
@@ -78,6 +81,18 @@ def train(stage: Stage, config: LoopConfig, progress: Callable[[str, int, int], 
         if config.keep_every and run.step % config.keep_every == 0:
             run.write_model(run.out / f"step-{run.step:06d}")
     return run.finish()
+
+
+def solve(stage: ClosedForm, config: LoopConfig) -> Checkpoint:
+    """Write what is learned at once, on the first process alone. UsageError where the folder holds another run."""
+    begun, out = time.perf_counter(), Path(config.out)
+    settle_folder(out, config)
+    if os.environ.get("RANK", "0") != "0":
+        return Checkpoint(stage.name, 0, stage.model.preset, "")
+    card, found = stage.solve(out)
+    _write_summary(out, {"steps": 0, "stopped": "", "evaluations": [found],
+                         "seconds": round(time.perf_counter() - begun, 1), "checkpoint": card.identity})
+    return card
 
 
 class _Run:
@@ -211,12 +226,16 @@ class _Run:
         self.save()
         card = self.write_model(self.out)
         if self.accelerator.is_main_process:
-            summary = {"steps": self.step, "stopped": self.stopped, "evaluations": self.history,
-                       "seconds": round(time.perf_counter() - self._begun, 1), "checkpoint": card.identity}
-            write_atomic(self.out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+            _write_summary(self.out, {
+                "steps": self.step, "stopped": self.stopped, "evaluations": self.history,
+                "seconds": round(time.perf_counter() - self._begun, 1), "checkpoint": card.identity})
         self.stage.install(self.stage.module())
         self.accelerator.end_training()
         return card
+
+
+def _write_summary(out: Path, summary: Mapping[str, Any]) -> None:
+    write_atomic(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
 
 
 def build_optimizer(parameters: Mapping[str, nn.Parameter], config: LoopConfig, fused: bool) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
-"""A small video autoencoder of diffusers' AutoencoderKLWan class, for presets whose model works on latents."""
+"""Latent spaces: a small autoencoder of diffusers' AutoencoderKLWan class, trained, or a PatchCodec, fitted."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.checkpoints import Checkpoint, save_vae
+from baselines.checkpoints import Checkpoint, load_vae, save_vae
 from baselines.data import FAILURES, ClipStore, captioned, epoch_rows
 from baselines.model import VideoDiffusion, build_transformer, build_vae
-from baselines.presets import find_preset
-from baselines.stage import Batch, Shard, Stage
+from baselines.presets import find_preset, is_patch_codec
+from baselines.stage import Batch, ClosedForm, Shard, Stage
 from baselines.text import HashedWords
 from baselines.train import LoopConfig
 from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 
 MEASURED = 64  # clips from which the statistics of latents are taken
+AT_ONCE, HELD_OUT = 32, 10  # of a codec: clips that are read together; one in so many tells how well it does
 PRESETS: dict[str, dict[str, Any]] = {"ucf101": {}, "webvid": {"steps": 4000, "batch_size": 4, "lr": 5e-4}}
 
 
 @dataclass(frozen=True)
 class Config(LoopConfig):
-    """`evalkit baseline vae`; the defaults are those of the preset ucf101."""
+    """`evalkit baseline vae`. A PatchCodec is fitted in closed form, where steps and their flags count nothing."""
 
     out: str = "runs/vae"
     preset: str = "ucf101"
     data: str = ""  # videos, spelt as for evalkit run
-    steps: int = 1500
+    steps: int = 1500  # of an AutoencoderKLWan
     batch_size: int = 32
     lr: float = 1e-3
     warmup: int = 100
@@ -112,7 +113,34 @@ class Autoencoding(Stage):
         return self.model.vae.encode((2 * frames - 1).transpose(1, 2)).latent_dist.mode().float().cpu()
 
 
-def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> Autoencoding:
+class Fitting(ClosedForm):
+    """The principal components of the clips' patches, as a checkpoint."""
+
+    name = "vae"
+
+    def __init__(self, model: VideoDiffusion, store: ClipStore) -> None:
+        self.model, self.store = model, store
+
+    @torch.no_grad()
+    def solve(self, folder: Path) -> tuple[Checkpoint, dict[str, float]]:
+        count, codec = len(self.store.items), self.model.vae
+        fitted = [row for row in range(count) if row % HELD_OUT] or [0]
+        explained = codec.fit(pixels for _, pixels in self._read(fitted))
+        card = save_vae(self.model, folder, 0, codec.state_dict())
+        load_vae(self.model, folder)  # judged as it was written, in half precision
+        errors = torch.cat([(self.model.decode(self.model.encode(frames)) - frames.float() / 255).square().flatten(1)
+                            .mean(1) for frames, _ in self._read(range(0, count, HELD_OUT))])
+        psnr = -10 * errors.mean().log10()
+        return card, {"explained variance": round(explained, 5), "held-out PSNR (dB)": round(float(psnr), 3)}
+
+    def _read(self, rows: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """uint8 frames and pixels in [-1, 1], on the model's device."""
+        for start in range(0, len(rows), AT_ONCE):
+            frames = self.store.clips(rows[start: start + AT_ONCE])["frames"]
+            yield frames, (2 * (frames.float() / 255) - 1).transpose(1, 2)
+
+
+def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> Autoencoding | Fitting:
     """The stage that a configuration asks for. UsageError where there are no videos, or the preset has no VAE."""
     preset = find_preset(config.preset)
     if not preset.vae:
@@ -129,4 +157,4 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     cache = config.cache or f"{config.out}/encoded"
     store = ClipStore(pixels, captioned(config.data), cache, as_pixels=True)
     store.prepare(config.max_failures, Path(cache) / FAILURES, progress)
-    return Autoencoding(pixels, store, config)
+    return Fitting(pixels, store) if is_patch_codec(preset) else Autoencoding(pixels, store, config)

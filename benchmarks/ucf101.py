@@ -30,8 +30,10 @@ from ucf101_tables import METRICS, point_of, tables
 from baselines import dpo, pairs, pretrain, sft, vae
 from baselines.checkpoints import load_model
 from baselines.ladder_scores import Scores, keep_grid, score_frames
+from baselines.presets import find_preset, is_patch_codec
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample
+from baselines.stage import Stage
 from baselines.train import SUMMARY, train
 from evalkit.devices import choose_device
 from evalkit.results import write_atomic
@@ -82,10 +84,15 @@ class Job:
             config = replace(config, steps=self.record["steps"].setdefault(name, max(PACED, round(seconds / pace))))
         if keep:
             config = replace(config, keep_every=max(1, config.steps // keep))
-        self.record["steps"][name] = config.steps
-        print(f"{name}: {config.steps} steps of {config.batch_size}, lr {config.lr:g}", flush=True)
         with self.timed(name):
-            train(module.build(config), config, told(config.steps))
+            stage = module.build(config)
+            if isinstance(stage, Stage):
+                print(f"{name}: {config.steps} steps of {config.batch_size}, lr {config.lr:g}", flush=True)
+            train(stage, config, told(config.steps))
+            summary = json.loads((folder / SUMMARY).read_text())
+            self.record["steps"][name] = summary["steps"]
+        if not summary["steps"]:
+            print(f"{name}: {summary['evaluations'][0]}", flush=True)
         return str(folder)
 
     def samples(self, name: str, source: str, guidance: float) -> tuple[Tensor, list[str]]:
@@ -186,7 +193,8 @@ def run(args: argparse.Namespace) -> None:
             test = read_clips(job.data, "test")[1]
             write_atomic(job.data / "classes.txt", "".join(f"{name}\n" for name in sorted(set(test))).encode())
     table = str(job.data / "train.jsonl")
-    autoencoder = job.fit("vae", vae, args.vae_seconds, data=table)
+    seconds = 0 if is_patch_codec(find_preset(args.preset)) else args.vae_seconds
+    autoencoder = job.fit("vae", vae, seconds, data=table)
     base = job.fit("pretrain", pretrain, args.pretrain_seconds, KEPT, data=table, vae=autoencoder)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
@@ -250,8 +258,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="videos of each class and part; 0: all")
     parser.add_argument("--preset", default="ucf101")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--vae-seconds", type=float, default=80, help="of training; 0: the preset's steps")
-    parser.add_argument("--pretrain-seconds", type=float, default=120)
+    parser.add_argument("--vae-seconds", type=float, default=80, help="of training, where it is not fitted at once; "
+                        "0: the preset's steps")
+    parser.add_argument("--pretrain-seconds", type=float, default=200)
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=25)

@@ -53,6 +53,8 @@ def run(module: Any, config: Any) -> int:
     summary = json.loads((Path(config.out) / SUMMARY).read_text())
     if summary["stopped"]:
         print(f"stopped early: {summary['stopped']}")
+    if not summary["steps"]:  # learned at once
+        print(", ".join(f"{name} {value:g}" for name, value in summary["evaluations"][0].items()))
     print(f"{config.out}: {card.stage}, step {card.step}, checkpoint {card.identity}")
     return 0
 
