@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--only", help="plain, sft or dpo, or one row by its name")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="also where the time of a step goes, by kernel")
     args = parser.parse_args()
     on_gpu, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
@@ -177,15 +178,29 @@ def main() -> None:
             step = (plain_step(model, bool(checkpointing)) if kind == "plain" else
                     our_step(model, kind, clips * world, checkpointing, compiled, out))
             seconds, peak, warm = measure(step, args.steps, device)
+            told = kernels(step, device) if args.profile else ""
         found[name] = seconds, peak
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"{name:40}{seconds:8.3f}{clips * world / seconds:9.3f}{peak:7.1f}{warm:11.1f}", flush=True)
+            print(told, end="", flush=True)
         del model, step
         if on_gpu:
             torch.cuda.empty_cache()
     if {"DPO, 1 pair", "SFT, 2 clips"} <= set(found):
         time_ratio, memory_ratio = (a / b for a, b in zip(found["DPO, 1 pair"], found["SFT, 2 clips"], strict=True))
         print(f"DPO on a pair over SFT on the same two clips: {time_ratio:.3f} x time, {memory_ratio:.3f} x memory")
+
+
+def kernels(step: Callable[[], Any], device: torch.device, count: int = 30) -> str:
+    """A table of what takes longest in one step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as found:
+        step()
+        _wait(device)
+    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    return found.key_averages().table(sort_by=by, row_limit=count, max_name_column_width=100)
 
 
 def _wait(device: torch.device) -> None:
