@@ -22,6 +22,7 @@ from torch import Tensor
 from evalkit.clips import ClipBatch, ClipSpec
 from evalkit.data.frame_sampling import pick_frames
 from evalkit.data.video_types import Timeline, VideoError
+from evalkit.devices import at_once
 from evalkit.features.base import extract
 from evalkit.features.weights import MissingWeights
 from evalkit.metrics.base import Metric, SetMetric, make_metric
@@ -101,7 +102,7 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
         else:
             usable[name] = metric
     parts: dict[str, list[np.ndarray]] = {}
-    size = BATCH["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    size = at_once(BATCH, torch.device(device))
     for start in range(0, len(frames), size):
         here = slice(start, start + size)
         for name, value in _measured(usable, frames[here].to(device), found.prompts[here], fps):
@@ -187,8 +188,8 @@ def _measured(metrics: dict[str, Metric], frames: Tensor, prompts: list[str],
         x = kept[read]
         for extractor in metric.extractors():
             if (read, extractor.key) not in features:
-                at_once = AT_ONCE if x.is_cuda else 0
-                features[read, extractor.key] = extract(extractor.to(x.device), x, at_once=at_once)
+                size = AT_ONCE if x.is_cuda else 0
+                features[read, extractor.key] = extract(extractor.to(x.device), x, at_once=size)
         mine = {extractor.key: features[read, extractor.key] for extractor in metric.extractors()}
         if isinstance(metric, SetMetric):
             yield name, metric.pool(mine).float().cpu().numpy()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -22,3 +23,11 @@ def choose_device(device: str | Literal["auto"]) -> str:
         raise UsageError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; "
                          "use --device cpu, or one of those")
     return device
+
+
+def at_once(sizes: Mapping[str, int], device: torch.device) -> int:
+    """How many rows to compute together: the entry of the device's kind, and the CPU's for kinds without one.
+
+    A processor is fastest on what fits its cache, a GPU where launches are few.
+    """
+    return sizes.get(device.type, sizes["cpu"])

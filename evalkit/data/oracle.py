@@ -17,12 +17,13 @@ from evalkit.data.corruptions import available_corruptions
 from evalkit.data.defect_reader import DefectReader
 from evalkit.data.oracle_network import OracleNetwork
 from evalkit.data.scene import FPS, NUM_FRAMES, SIZE
+from evalkit.devices import at_once
 from evalkit.features.preprocess import to_square
 from evalkit.mini.classes import CLASSES
 
 # Two seconds from the start, the central square: what the world renders, whatever the file's own rate and size.
 ORACLE_CLIP = ClipSpec(num_frames=NUM_FRAMES, min_frames=NUM_FRAMES, placement="start", fps=FPS, size=SIZE, crop=SIZE)
-BATCH = {"cpu": 16, "cuda": 256}  # clips at a time: by memory here, by launches there
+BATCH = {"cpu": 16, "cuda": 256}  # clips at a time
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def read_frames(frames: Tensor, networks: tuple[OracleNetwork, DefectReader] | N
     network, reader = load_oracle() if networks is None else networks
     device = next(network.parameters()).device
     readings: list[Reading] = []
-    for chunk in frames.split(BATCH.get(device.type, BATCH["cpu"])):
+    for chunk in frames.split(at_once(BATCH, device)):
         chunk = chunk.to(device)
         chunk = to_square(chunk.float() if chunk.is_floating_point() else chunk.float() / 255, SIZE)
         readings += _readings({name: answer.float().cpu() for name, answer in (network(chunk) | reader(chunk)).items()})

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.devices import at_once
 from evalkit.features.base import Extractor, register_extractor
 from evalkit.features.shots import hard_cuts, shrink
 from evalkit.features.similarity import fit_similarity, similarity_flow, slopes, warp
 
 SIZE = 64  # short side of the finest level; global motion is solved there, local flow one level above
 LEVELS = 3
-CHUNK = {"cpu": 48, "cuda": 1024}  # pairs at a time: fewer pay for the calls, more leave the processor's cache
+CHUNK = {"cpu": 48, "cuda": 1024}  # pairs at a time
 REACH = 3  # pixels of the coarsest level searched exhaustively: 19 % of the short side
 OUTLIER = 0.25  # luma difference beyond which a pixel counts no more when shifts are compared
 SHIFT_GAIN = 0.02  # luma difference that a local shift has to save before it is believed
@@ -52,7 +53,7 @@ class Motion(Extractor):
         if frames.shape[1] < 2:
             raise ValueError(f"motion: expected at least 2 frames, got {frames.shape[1]}")
         thumbs = shrink(frames.float(), SIZE)
-        chunk = CHUNK.get(frames.device.type, CHUNK["cpu"])
+        chunk = at_once(CHUNK, frames.device)
         pairs = zip(*(level.split(chunk) for side in _pyramids(thumbs) for level in side), strict=True)
         found = [_measure(levels[: len(levels) // 2], levels[len(levels) // 2:]) for levels in pairs]
         shape = (frames.shape[0], frames.shape[1] - 1)

@@ -5,13 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evalkit.devices import at_once
+
 SIZE = 16  # short side at which pictures are compared: coarse enough that noise and fine texture are gone
 REACH = 3  # shifts searched, in pixels of SIZE: 19 % of the short side
 SUSPECT = 0.1  # unlikeness of a pair above which it is looked at closely
 UNLIKE = 0.2  # unlikeness, after the best shift, that two shots have at least
-# At a time: what fits the processor's cache is twice as fast there; a GPU is slowed by launches.
-FRAMES = {"cpu": 16, "cuda": 4096}
-SUSPECTS = {"cpu": 16, "cuda": 512}  # cuts
+FRAMES = {"cpu": 16, "cuda": 4096}  # at a time
+SUSPECTS = {"cpu": 16, "cuda": 512}  # pairs that may be cuts, at a time
 ACROSS, WITHIN = [(0, 2), (0, 3), (1, 2), (1, 3)], [(0, 1), (2, 3)]  # of the frames t-1 to t+2
 CONTRAST = 0.02  # luma deviation of a frame below which it counts as blank: without it 0/0 decides
 
@@ -23,7 +24,7 @@ def shrink(frames: Tensor, short_side: int) -> Tensor:
     if ratio >= 1:
         return frames
     size = (max(1, round(height * ratio)), max(1, round(width * ratio)))
-    rows = frames.reshape(-1, *frames.shape[-3:]).split(FRAMES.get(frames.device.type, FRAMES["cpu"]))
+    rows = frames.reshape(-1, *frames.shape[-3:]).split(at_once(FRAMES, frames.device))
     small = [F.interpolate(chunk, size=size, mode="bilinear", antialias=True) for chunk in rows]
     return torch.cat(small).reshape(*frames.shape[:-2], *size)
 
@@ -40,7 +41,7 @@ def hard_cuts(frames: Tensor) -> Tensor:
     cuts = small.new_zeros(small.shape[0], small.shape[1] - 1)
     plain = _unlikeness(small[:, :-1].flatten(0, 1), small[:, 1:].flatten(0, 1), reach=0).view_as(cuts)
     clip, t = (plain > SUSPECT).nonzero(as_tuple=True)
-    size = SUSPECTS.get(small.device.type, SUSPECTS["cpu"])
+    size = at_once(SUSPECTS, small.device)
     for rows in zip(clip.split(size), t.split(size), strict=True):
         cuts[rows] = _are_cuts(small, *rows).to(cuts.dtype)
     return cuts
