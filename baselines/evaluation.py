@@ -12,11 +12,13 @@ from torch import Tensor
 
 from baselines.model import VideoDiffusion
 from evalkit.data.scene import NUM_FRAMES
+from evalkit.devices import at_once
 
 if TYPE_CHECKING:
     from rewards.base import Reward
 
-BATCH = 64
+BATCH = 64  # samples made at a time
+PIXELS = {"cpu": 1 << 22, "cuda": 1 << 24}  # of all frames of the clips judged at a time
 
 
 @dataclass
@@ -63,8 +65,14 @@ def judged(frames: Tensor, prompts: Sequence[str]) -> dict[str, float]:
 def score(reward: Reward, frames: Tensor, prompts: Sequence[str], fps: float) -> list[float]:
     """The reward of each of (B, T, 3, H, W) frames, on their device."""
     reward.to(frames.device)
-    return [value for k in range(0, len(frames), BATCH)
-            for value in reward(frames[k: k + BATCH], list(prompts[k: k + BATCH]), fps).float().tolist()]
+    size = clips_at_once(frames.shape[1], *frames.shape[3:], frames.device)
+    return [value for k in range(0, len(frames), size)
+            for value in reward(frames[k: k + size], list(prompts[k: k + size]), fps).float().tolist()]
+
+
+def clips_at_once(num_frames: int, height: int, width: int, device: torch.device) -> int:
+    """How many clips of this size to judge together."""
+    return max(1, at_once(PIXELS, device) // (num_frames * height * width))
 
 
 def _diversity(frames: Tensor) -> float:

@@ -41,8 +41,8 @@ class Config:
     guidance: float = 3.0
     sample_batch: int = 256
     rank: int = 32  # of all adapters
-    sft_steps: int = 250
-    sft_batch: int = 256
+    sft_steps: int = 500
+    sft_batch: int = 128
     sft_lr: float = 1e-3
     pair_prompts: int = 2048  # of the train split
     pair_samples: int = 6  # of each, which are compared, and of which best-of-n takes the best
@@ -102,7 +102,7 @@ def train_rungs(config: Config, progress: Progress = lambda *_: None) -> list[Ru
                           "" if label == "truth" else label))
     best = _trained(sft, config, "best-of-n", _adapter(config, curated) | {
         "data": str(_chosen(pairs, GUARDED)), "cache": str(pairs / "encoded"), "steps": config.best_steps,
-        "batch_size": config.sft_batch // 2, "lr": config.sft_lr / 2}, progress)
+        "batch_size": config.sft_batch, "lr": config.sft_lr / 2}, progress)
     rungs.insert(2, Rung("best-of-n", best, f"fine-tuned on the best of {config.pair_samples} own samples by {GUARDED}",
                          "sft", GUARDED))
     rungs += _climbs(config, curated, progress)

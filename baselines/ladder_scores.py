@@ -26,7 +26,7 @@ from evalkit.devices import at_once
 from evalkit.features.base import extract
 from evalkit.features.weights import MissingWeights
 from evalkit.metrics.base import Metric, SetMetric, make_metric
-from evalkit.metrics.diversity import mean_pairwise_distance
+from evalkit.metrics.diversity import PromptSetMetric, mean_pairwise_distance
 from evalkit.results import write_atomic
 
 METRICS = ("fvd_mini", "clip_alignment_mini", "frame_consistency_mini", "temporal_flicker", "dynamic_degree", "farm",
@@ -44,7 +44,8 @@ GRIDS, SHOWN = "grids", 8  # a folder; clips of every rung that are kept to be l
 class Scores:
     """A set's numbers: per clip (N,) by name, features (N, D) of set metrics, and why a metric has none.
 
-    prompts: one per clip; samples of one prompt stand side by side, in the same order in every set.
+    prompts: one per clip; samples of one prompt stand side by side, in the same order in every set. What compares the
+    samples of a prompt has the same number for each of them.
     """
 
     prompts: list[str]
@@ -107,26 +108,36 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
         here = slice(start, start + size)
         for name, value in _measured(usable, frames[here].to(device), found.prompts[here], fps):
             parts.setdefault(name, []).append(value)
+    per_prompt = found.prompts.count(found.prompts[0])
     for name, rows in parts.items():
         kind = found.features if isinstance(usable.get(name), SetMetric) else found.values
         kind[name] = np.concatenate(rows)
-    found.values |= diversities(frames, found)
+    for name in [name for name in found.features if isinstance(usable[name], PromptSetMetric)]:
+        groups = torch.from_numpy(found.features.pop(name)).unflatten(0, (-1, per_prompt))  # too large to keep
+        if per_prompt < usable[name].minimum:
+            found.without[name] = f"compares samples of one prompt, of which there is {per_prompt}"
+        else:
+            found.values[name] = _of_each([usable[name].of_prompt(rows) for rows in groups], per_prompt)
+    if per_prompt > 1:
+        found.values |= diversities(frames, found, per_prompt)
     return found
 
 
-def diversities(frames: Tensor, found: Scores) -> dict[str, np.ndarray]:
+def diversities(frames: Tensor, found: Scores, per_prompt: int) -> dict[str, np.ndarray]:
     """How different the samples of a prompt are, the same number for each: in pixels, and to a small network's eye."""
-    per_prompt = found.prompts.count(found.prompts[0])
-    if per_prompt < 2:
-        return {}
     small = torch.cat([F.adaptive_avg_pool3d(part.float().transpose(1, 2) / 255, (part.shape[1], 16, 16)).flatten(1)
                        for part in frames.split(BATCH["cpu"])]).unflatten(0, (-1, per_prompt))
     apart = [(small[:, i] - small[:, j]).abs().mean(1) for i, j in combinations(range(per_prompt), 2)]
-    values = {"diversity_pixels": torch.stack(apart).mean(0).cpu().numpy()}
+    values = {"diversity_pixels": torch.stack(apart).mean(0).cpu().tolist()}
     if "fvd_mini" in found.features:
         groups = torch.from_numpy(found.features["fvd_mini"]).unflatten(0, (-1, per_prompt))
-        values["diversity_mini"] = np.array([mean_pairwise_distance(rows) for rows in groups])
-    return {name: np.repeat(value, per_prompt).astype(np.float64) for name, value in values.items()}
+        values["diversity_mini"] = [mean_pairwise_distance(rows) for rows in groups]
+    return {name: _of_each(value, per_prompt) for name, value in values.items()}
+
+
+def _of_each(of_prompts: Sequence[float], per_prompt: int) -> np.ndarray:
+    """(N,) the number of its prompt for each sample."""
+    return np.repeat(np.asarray(of_prompts, dtype=np.float64), per_prompt)
 
 
 def lacking(metric: Metric, frames: Tensor, fps: float) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Measured:
     plan: dict[str, Any]
     facts: list[dict[str, Any]]
     scores: list[Scores]
+    of_sets: dict[tuple[str, int | None], Mean | None] = field(default_factory=dict)  # kept: a second each
 
     def per_sample(self, name: str, prompts: int | None = None) -> np.ndarray | None:
         """(S, P, K): seeds, prompts (the first of them), samples of each; None where some seed lacks the number."""
@@ -98,6 +100,7 @@ def _summary(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     reference = extra.pop("reference")
     by_name = {one.plan["name"]: one for one in rungs}
     swept = plans[0]["config"]["swept"]
+    _compute_sets([*rungs, *points, *extra.values()], reference, swept)
     return {
         "kind": KIND, "facts": _facts(plans), "config": plans[0]["config"],
         "seeds": [plan["config"]["seed"] for plan in plans],
@@ -179,6 +182,12 @@ def _entry(one: Measured, reference: Measured | None, prompts: int | None = None
 
 def set_score(one: Measured, reference: Measured, name: str, prompts: int | None = None) -> Mean | None:
     """A set metric's number from the first prompts' clips against the whole reference; None for too few of them."""
+    if (name, prompts) not in one.of_sets:
+        one.of_sets[name, prompts] = _set_score(one, reference, name, prompts)
+    return one.of_sets[name, prompts]
+
+
+def _set_score(one: Measured, reference: Measured, name: str, prompts: int | None) -> Mean | None:
     metric: SetMetric = metric_of(name)
     found = []
     for mine, other in zip(one.scores, reference.scores, strict=True):
@@ -187,6 +196,14 @@ def set_score(one: Measured, reference: Measured, name: str, prompts: int | None
             return None
         found.append(metric.compute(_double(rows), _double(other.features[name]), None, 0))
     return mean_of_sets([one.value for one in found], [one.ci95 for one in found])
+
+
+def _compute_sets(measured: Sequence[Measured], reference: Measured, swept: int) -> None:
+    """All of the slow ones, in threads: almost all of their time goes into decompositions of small matrices."""
+    wanted = [(one, name, prompts) for one in measured for name in one.scores[0].features
+              for prompts in ((swept,) if one.plan.get("axis") else (None, swept))]
+    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
+        list(pool.map(lambda args: set_score(args[0], reference, *args[1:]), wanted))
 
 
 def _rows(scores: Scores, prompts: int | None) -> int | None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from baselines.alignment import open_reward
 from baselines.checkpoints import read_card
 from baselines.data import captioned, read_frames
-from baselines.evaluation import score
+from baselines.evaluation import clips_at_once, score
 from baselines.presets import Preset
 from baselines.sample import MANIFEST
 from baselines.sample import Config as SampleConfig
@@ -23,7 +24,6 @@ from evalkit.errors import UsageError
 from rewards.data import Pair, write_pairs
 
 FILE = "pairs.jsonl"
-JUDGED = 64  # clips looked at a time
 Progress = Callable[[str, int, int], None]
 
 
@@ -69,13 +69,12 @@ def label_samples(config: Config, path: Path, progress: Progress = lambda *_: No
 
 def label(config: Config, items: Sequence[VideoItem], preset: Preset, progress: Progress) -> list[float]:
     """How good each sample is, by the truth or by a reward."""
-    import torch
-
-    device = choose_device(config.device)
+    device = torch.device(choose_device(config.device))
+    size = clips_at_once(preset.num_frames, preset.height, preset.width, device)
     reward = None if config.label == "truth" else open_reward(config.label)
     found: list[float] = []
-    for start in range(0, len(items), JUDGED):
-        part = items[start: start + JUDGED]
+    for start in range(0, len(items), size):
+        part = items[start: start + size]
         frames = torch.stack([read_frames(item, preset) for item in part]).to(device).float() / 255
         prompts = [item.prompt or "" for item in part]
         found += _truth(frames, prompts, config.dimension) if reward is None else score(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PatchCodec(nn.Module):
-    """Pixels (B, 3, 4k + 1, H, W) in [-1, 1] <-> latents (B, channels, k + 1, H / 8, W / 8) of unit variance.
+    """Pixels (B, 3, 4k + 1, H, W) in [-1, 1] <-> latents (B, channels, k + 1, H / 8, W / 8), of unit variance in all.
 
     The first frame stands for the four of its own patch, as if it had stood still before the clip began: an image is
     a clip of one latent frame. A channel tells either the mean of a patch's four frames or how they differ from it,
@@ -41,10 +41,11 @@ class PatchCodec(nn.Module):
         return torch.cat([first.mean(2, keepdim=True), rest], dim=2)
 
     @torch.no_grad()
-    def fit(self, clips: Iterable[Tensor]) -> float:
+    def fit(self, clips: Iterable[Tensor], whitening: float = 1.0) -> float:
         """Take the principal components of the patches of batches of pixels; returns the share of variance kept.
 
-        ValueError for no clips.
+        whitening: 1 gives every channel unit variance; below, what varies most in pixels varies most in latents, and
+        stands out of the noise before details do; 0 leaves their proportions alone. ValueError for no clips.
         """
         count, total, products = 0, torch.zeros(()), torch.zeros(())
         for pixels in clips:
@@ -60,7 +61,8 @@ class PatchCodec(nn.Module):
         variances, vectors = variances.flip(0), vectors.flip(1)
         self.mean.copy_(mean)
         self.basis.copy_(vectors[:, :self.channels])
-        self.std.copy_(variances[:self.channels].clamp_min(1e-6).sqrt())
+        kept = variances[:self.channels].clamp_min(1e-6)
+        self.std.copy_(kept.pow(whitening / 2) * kept.pow(1 - whitening).mean().sqrt())
         return float(variances[:self.channels].sum() / variances.sum())
 
     def _patches(self, pixels: Tensor) -> Tensor:

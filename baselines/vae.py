@@ -38,6 +38,7 @@ class Config(LoopConfig):
     decay: str = "cosine"
     ema: float = 0.995
     kl: float = 1e-4  # weight of the divergence from a standard normal, per latent number
+    whitening: float = 1.0  # of a PatchCodec's latents: see its `fit`
     edges: float = 0.5  # weight of differences between neighbours in space and time, which keep detail and motion
     cache: str = ""  # folder of read videos; default: encoded, in the run's folder
     max_failures: int = 0
@@ -118,14 +119,14 @@ class Fitting(ClosedForm):
 
     name = "vae"
 
-    def __init__(self, model: VideoDiffusion, store: ClipStore) -> None:
-        self.model, self.store = model, store
+    def __init__(self, model: VideoDiffusion, store: ClipStore, whitening: float) -> None:
+        self.model, self.store, self.whitening = model, store, whitening
 
     @torch.no_grad()
     def solve(self, folder: Path) -> tuple[Checkpoint, dict[str, float]]:
         count, codec = len(self.store.items), self.model.vae
         fitted = [row for row in range(count) if row % HELD_OUT] or [0]
-        explained = codec.fit(pixels for _, pixels in self._read(fitted))
+        explained = codec.fit((pixels for _, pixels in self._read(fitted)), self.whitening)
         card = save_vae(self.model, folder, 0, codec.state_dict())
         load_vae(self.model, folder)  # judged as it was written, in half precision
         errors = torch.cat([(self.model.decode(self.model.encode(frames)) - frames.float() / 255).square().flatten(1)
@@ -157,4 +158,6 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     cache = config.cache or f"{config.out}/encoded"
     store = ClipStore(pixels, captioned(config.data), cache, as_pixels=True)
     store.prepare(config.max_failures, Path(cache) / FAILURES, progress)
-    return Fitting(pixels, store) if is_patch_codec(preset) else Autoencoding(pixels, store, config)
+    if is_patch_codec(preset):
+        return Fitting(pixels, store, config.whitening)
+    return Autoencoding(pixels, store, config)

@@ -23,12 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from ucf101_clips import FPS, comparisons, read_clips, unpack, write_packed
-from ucf101_tables import METRICS, point_of, tables
+from ucf101_clips import FPS, blur, comparisons, read_clips, unpack, write_packed
+from ucf101_tables import METRICS, SPACES, measure, point_of, tables, verdict
 
 from baselines import dpo, pairs, pretrain, sft, vae
 from baselines.checkpoints import load_model
+from baselines.ladder_rungs import kept_steps
 from baselines.ladder_scores import Scores, keep_grid, score_frames
 from baselines.presets import find_preset, is_patch_codec
 from baselines.sample import Config as SampleConfig
@@ -40,8 +42,10 @@ from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 PACED, SETTLED = 25, 9  # steps of a trial run, of which those after SETTLED are timed: both come right after a log
-KEPT, SWEPT = 3, (1.0, 2.5)  # checkpoints of pretraining that are sampled; guidance beside --guidance
+KEPT, SWEPT = 4, (1.0, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
 NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
+JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
+BLOCK = 8  # pixels
 RECORD = "record.json"
 
 
@@ -53,7 +57,7 @@ class Job:
         self.device = choose_device(args.device)
         path = self.out / RECORD
         self.record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {
-            "seconds": {}, "steps": {}, "pace": {}, "samples": {}}
+            "seconds": {}, "steps": {}, "pace": {}, "samples": {}, "controls": {}}
 
     def save(self) -> None:
         write_atomic(self.out / RECORD, (json.dumps(self.record, indent=1) + "\n").encode())
@@ -118,40 +122,67 @@ class Job:
                 score_frames(frames, numbered, FPS, self.device, METRICS).save(path)
         return Scores.load(path)
 
-    def candidate(self, name: str, source: str, guidance: float, bank: Bank, ref: Scores) -> tuple[bool, float]:
+    def candidate(self, name: str, source: str, guidance: float, bank: Bank, sets: Sets) -> tuple[bool, int, float]:
         """Sample, judge and compare with the training clips; a key by which the better one is larger."""
         frames, prompts = self.samples(name, source, guidance)
         found = self.judge(name, frames, prompts)
-        new, point = bank.novelty(frames, found), point_of("fvd_mini", found, ref)
-        self.record["samples"][name] = {"fvd_mini": point, "novelty": new, "source": source, "guidance": guidance}
-        print(f"{name}: fvd_mini {point:.3f}, new {new}", flush=True)
+        new, point = bank.novelty(frames, found), point_of("fvd_mini", found, bank.ref)
+        mine = sets | {name: measure(found, bank.ref, False)}
+        passed = sum(verdict(metric, mine, name)["passed"] for metric in sets["real"])
+        self.record["samples"][name] = {"fvd_mini": point, "novelty": new, "source": source, "guidance": guidance,
+                                        "passed": passed, "metrics": len(sets["real"])}
+        print(f"{name}: {self.record['samples'][name]}", flush=True)
         self.save()
-        enough = min(new.values()) >= NEW
-        return enough, -point if enough else min(new.values())
+        return min(new[space] for space in JUDGED_IN) >= NEW, passed, -point
+
+
+Sets = dict[str, dict[str, dict[str, Any]]]
 
 
 class Bank:
-    """All clips that were trained on, in pixels and in fvd_mini's features, and how far test clips lie from them."""
+    """All clips that were trained on, in every space, and how far test clips lie from them.
+
+    Distances in pixels favour what is busy over what is smooth, copied or not: `controls` tells. Means of blocks do
+    not, and copies that were blurred are still found.
+    """
 
     def __init__(self, frames: Tensor, test: Tensor, ref: Scores, device: torch.device) -> None:
-        self.frames, self.device = frames, device
-        self.features = score_frames(frames, [str(k) for k in range(len(frames))], FPS, device,
-                                     ("fvd_mini",)).features["fvd_mini"]
+        self.device, self.ref = device, ref
+        features = score_frames(frames, [str(k) for k in range(len(frames))], FPS, device, ("fvd_mini",))
+        self.clips = self.places(frames, features)
         self.limits = {space: float(np.quantile(far, 0.05)) for space, far in self.distances(test, ref).items()}
 
+    def places(self, frames: Tensor, scores: Scores) -> dict[str, Tensor]:
+        """Space -> (N, D) of uint8 (N, T, 3, H, W)."""
+        blocks = [F.avg_pool2d(part.to(self.device).flatten(0, 1).float(), BLOCK).unflatten(0, part.shape[:2])
+                  for part in frames.split(128)]
+        return {"layout": torch.cat(blocks).flatten(1), "pixels": frames.to(self.device).flatten(1),
+                "features": torch.from_numpy(scores.features["fvd_mini"]).double()}
+
     def distances(self, frames: Tensor, scores: Scores) -> dict[str, np.ndarray]:
-        """Space -> (N,) distance to the nearest training clip; pixels: root mean square, of 0 to 1."""
-        rows, bank = (x.to(self.device).flatten(1) for x in (frames, self.frames))
-        pixels = [torch.cdist(row[None].float() / 255, part.float() / 255).amin() for row in rows for part in
-                  bank.split(256)]
-        nearest = torch.stack(pixels).unflatten(0, (len(rows), -1)).amin(1) / rows.shape[1] ** 0.5
-        features = torch.cdist(*(torch.from_numpy(x).double() for x in (scores.features["fvd_mini"], self.features)))
-        return {"pixels": nearest.cpu().numpy(), "features": features.amin(1).numpy()}
+        """Space -> (N,) distance to the nearest clip trained on; but for features root mean square, of 0 to 1."""
+        found = {}
+        for space, rows in self.places(frames, scores).items():
+            if space == "features":
+                found[space] = torch.cdist(rows, self.clips[space]).amin(1).numpy()
+                continue
+            nearest = [torch.stack([torch.cdist(row[None].float(), part.float()).amin() for part in
+                                    self.clips[space].split(256)]).amin() for row in rows]
+            found[space] = (torch.stack(nearest) / 255 / rows.shape[1] ** 0.5).cpu().numpy()
+        return found
 
     def novelty(self, frames: Tensor, scores: Scores) -> dict[str, float]:
         """Share of the clips that lie farther from all training clips than the 5th percentile of test clips."""
         found = self.distances(frames, scores)
-        return {space: float((far > self.limits[space]).mean()) for space, far in found.items()}
+        return {space: float((found[space] > self.limits[space]).mean()) for space in SPACES}
+
+    def controls(self, test: Tensor, copied: Tensor) -> dict[str, dict[str, float]]:
+        """The novelty of clips that copy nothing, though blurred, and of copies that were blurred or brightened."""
+        bright = (1.1 * copied.float()).clamp_max(255).to(torch.uint8)
+        sets = {f"test clips, blurred {BLOCK} x": blur(test, BLOCK), "copies, blurred 4 x": blur(copied, 4),
+                "copies, a tenth brighter": bright}
+        return {name: self.novelty(frames, score_frames(frames, [str(k) for k in range(len(frames))], FPS, self.device,
+                                                        ("fvd_mini",))) for name, frames in sets.items()}
 
 
 class _Paced(Exception):
@@ -189,38 +220,41 @@ def run(args: argparse.Namespace) -> None:
     job = Job(args)
     if not (job.data / "classes.txt").is_file():
         with job.timed("unpack"):
-            unpack(args.packed, job.data)
+            unpack(args.packed, job.data, args.zoom)
             test = read_clips(job.data, "test")[1]
             write_atomic(job.data / "classes.txt", "".join(f"{name}\n" for name in sorted(set(test))).encode())
-    table = str(job.data / "train.jsonl")
+    once = str(job.data / "once.jsonl")
     seconds = 0 if is_patch_codec(find_preset(args.preset)) else args.vae_seconds
-    autoencoder = job.fit("vae", vae, seconds, data=table)
-    base = job.fit("pretrain", pretrain, args.pretrain_seconds, KEPT, data=table, vae=autoencoder)
+    autoencoder = job.fit("vae", vae, seconds, data=once, whitening=args.whitening)
+    base = job.fit("pretrain", pretrain, args.pretrain_seconds, KEPT, data=str(job.data / "train.jsonl"),
+                   vae=autoencoder)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
+    sets: Sets = {}
+    for name, frames, prompts in comparisons(job.data, test):
+        sets[name] = measure(job.judge(name, frames, prompts), ref, False)
+        if name == "real":
+            job.judge("vae", through(job, base, frames), prompts)
+            copied = frames
     bank = Bank(read_clips(job.data, "train")[0], test_frames, ref, job.device)
-    steps = job.record["steps"]["pretrain"]
-    sources = {f"step-{step:06d}": f"{base}/step-{step:06d}" for step in range(steps // KEPT, steps, steps // KEPT or 1)
-               if step * KEPT < steps * (KEPT - 0.5)} | {"end": base}
-    keys = {name: job.candidate(name, source, args.guidance, bank, ref) for name, source in sources.items()}
+    job.record["controls"] = bank.controls(test_frames, copied)
+    last = job.record["steps"]["pretrain"]
+    sources = {Path(folder).name: folder for step, folder in kept_steps(base).items() if step < last} | {"end": base}
+    keys = {name: job.candidate(name, source, args.guidance, bank, sets) for name, source in sources.items()}
     chosen = max(keys, key=keys.__getitem__)
-    keys = {chosen: keys[chosen]} | {name: job.candidate(name, sources[chosen], value, bank, ref) for name, value in
+    keys = {chosen: keys[chosen]} | {name: job.candidate(name, sources[chosen], value, bank, sets) for name, value in
                                      ((f"{chosen}-guidance-{value:g}", value) for value in SWEPT)}
     best = max(keys, key=keys.__getitem__)
     job.record["chosen"] = {"samples": best, "limits": bank.limits}
     job.record["samples"]["pretrain"] = job.record["samples"][best]
     shutil.copyfile(job.out / "scores" / f"{best}.npz", job.out / "scores" / "pretrain.npz")
-    align(job, job.record["samples"]["pretrain"], bank, ref)
-    for name, frames, prompts in comparisons(job.data, test):
-        job.judge(name, frames, prompts)
-        if name == "real":
-            job.judge("vae", through(job, base, frames), prompts)
+    align(job, job.record["samples"]["pretrain"], bank, sets)
     job.record["psnr"] = psnr(test_frames, through(job, base, test_frames))
     job.save()
     print(tables(job.out))
 
 
-def align(job: Job, start: dict[str, Any], bank: Bank, ref: Scores) -> None:
+def align(job: Job, start: dict[str, Any], bank: Bank, sets: Sets) -> None:
     """SFT on the training clips that a reward likes best, then DPO on own samples that it ranks."""
     args, source, guidance = job.args, start["source"], start["guidance"]
     curated = job.fit("sft", sft, data=str(job.data / "once.jsonl"), source=source, reward=args.reward, select="top")
@@ -233,7 +267,7 @@ def align(job: Job, start: dict[str, Any], bank: Bank, ref: Scores) -> None:
                 label=args.reward, batch_size=args.sample_batch, device=args.device))
     preferred = job.fit("dpo", dpo, pairs=str(folder / pairs.FILE), source=curated)
     for name, where in (("sft", curated), ("dpo", preferred)):
-        job.candidate(name, where, guidance, bank, ref)
+        job.candidate(name, where, guidance, bank, sets)
 
 
 @torch.no_grad()
@@ -258,9 +292,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="videos of each class and part; 0: all")
     parser.add_argument("--preset", default="ucf101")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--zoom", type=float, default=0.0, help="by how much training clips are enlarged, at most")
+    parser.add_argument("--whitening", type=float, default=0.5, help="of the codec's latents")
     parser.add_argument("--vae-seconds", type=float, default=80, help="of training, where it is not fitted at once; "
                         "0: the preset's steps")
-    parser.add_argument("--pretrain-seconds", type=float, default=200)
+    parser.add_argument("--pretrain-seconds", type=float, default=0, help="0: the preset's steps")
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=25)

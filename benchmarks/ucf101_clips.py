@@ -17,7 +17,8 @@ from evalkit.data.corruptions import corrupt
 from evalkit.results import write_atomic
 
 FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
-VARIANTS = ((0.5, False), (0.0, True), (1.0, True))  # of a training video: where its clip lies, and whether mirrored
+# Of a training video: where its clips lie, and whether they are mirrored; the first stands for it where one is enough.
+VARIANTS = tuple((place, mirrored) for place in (0.5, 0.0, 0.25, 0.75, 1.0) for mirrored in (False, True))
 
 
 def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -56,11 +57,15 @@ def write_packed(root: Path, limit: int, path: Path) -> str:
     return f"{path}: {len(rows)} videos, {stream.tell() / 2**20:.1f} MiB"
 
 
-def unpack(packed: Path, out: Path) -> None:
-    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video)."""
+def unpack(packed: Path, out: Path, zoom: float) -> None:
+    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video).
+
+    zoom: of training clips all but those of once.jsonl are enlarged, by up to this share of their sides.
+    """
     from PIL import Image
 
     tables: dict[str, list[dict[str, Any]]] = {"train": [], "test": [], "once": []}
+    generator = torch.Generator().manual_seed(2)
     with np.load(packed, allow_pickle=False) as found:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
         rows = zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True)
@@ -72,12 +77,23 @@ def unpack(packed: Path, out: Path) -> None:
             clip = frames[start: start + FRAMES, :, ::-1] if mirrored else frames[start: start + FRAMES]
             path = out / part / f"{name}-{k}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.ascontiguousarray(clip))
+            np.save(path, enlarge(clip, zoom, generator) if k and zoom else np.ascontiguousarray(clip))
             row = {"path": f"{part}/{path.name}", "prompt": prompt, "fps": FPS}
             for table in ({part, "once"} if part == "train" and not k else {part}):
                 tables[table].append(row)
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
+
+
+def enlarge(clip: np.ndarray, zoom: float, generator: torch.Generator) -> np.ndarray:
+    """A part of uint8 (T, H, W, 3), drawn at random, at the size of the whole."""
+    share, down, right = torch.rand(3, generator=generator).tolist()
+    height, width = clip.shape[1:3]
+    cut = round(share * zoom * min(height, width))
+    top, left = round(down * cut), round(right * cut)
+    part = torch.from_numpy(clip[:, top: top + height - cut, left: left + width - cut].copy()).permute(0, 3, 1, 2)
+    whole = F.interpolate(part.float(), (height, width), mode="bicubic", align_corners=False).clamp(0, 255).round()
+    return whole.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
@@ -94,12 +110,18 @@ def comparisons(data: Path, test: Sequence[str]) -> Iterator[tuple[str, Tensor, 
     rows = [row for prompt, count in sorted(Counter(test).items())
             for row in _draw([k for k, one in enumerate(prompts) if one == prompt], count, generator)]
     real, named = frames[rows], [prompts[k] for k in rows]
-    half = F.interpolate(F.avg_pool2d(real.flatten(0, 1).float(), 2), scale_factor=2, mode="bilinear")
     yield "real", real, named
     yield "noise", torch.randint(256, real.shape, generator=generator, dtype=torch.uint8), named
-    yield "blurred", half.round().to(torch.uint8).unflatten(0, real.shape[:2]), named
+    yield "blurred", blur(real, 2), named
     yield "frozen", real[:, :1].expand_as(real).contiguous(), named
     yield "shuffled", torch.stack([corrupt(clip, "shuffle", 5, seed=k, fps=FPS) for k, clip in enumerate(real)]), named
+
+
+def blur(frames: Tensor, by: int) -> Tensor:
+    """uint8 (N, T, 3, H, W), shrunk by a whole number and enlarged again."""
+    small = F.avg_pool2d(frames.flatten(0, 1).float(), by)
+    return F.interpolate(small, scale_factor=by, mode="bilinear").round().to(torch.uint8).unflatten(
+        0, frames.shape[:2])
 
 
 def _draw(rows: list[int], count: int, generator: torch.Generator) -> list[int]:
