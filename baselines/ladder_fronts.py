@@ -29,12 +29,12 @@ def fronts(rows: Sequence[Measured], real: Sequence[Measured], reference: Measur
 
 def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], real: Sequence[Measured],
            reference: Measured, prompts: int) -> dict[str, Any] | None:
-    from baselines.ladder_summary import is_better_high
+    from baselines.ladder_summary import is_better_high, least_of
 
     samples = [_samples(one, columns, reference, prompts) for one in rows]
     if any(one is None for one in samples):
         return None
-    high = [is_better_high(name) for name in columns]
+    high, least = ([of(name) for name in columns] for of in (is_better_high, least_of))
     cube = np.stack(samples)  # (rows, objectives, prompts)
     values = cube.mean(2)
     worst = np.where(high, np.minimum(values.min(0), 0.0), values.max(0)).tolist()
@@ -49,8 +49,9 @@ def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], real: S
                       "front": bool(on[k])} for k, one in enumerate(rows)],
             "real": [{"name": one.plan["name"], "values": found.mean(1).tolist()} for one in real
                      if (found := _samples(one, columns, reference, prompts)) is not None],
-            "hypervolume": {"all": _volume(cube, worst, high)} | {
-                name: _volume(cube[members], worst, high) for name, members in families.items() if len(members) > 2}}
+            "hypervolume": {"all": _volume(cube, worst, high, least)} | {
+                name: _volume(cube[members], worst, high, least) for name, members in families.items()
+                if len(members) > 2}}
 
 
 def _samples(one: Measured, columns: Sequence[str], reference: Measured, prompts: int) -> np.ndarray | None:
@@ -78,9 +79,9 @@ def _samples(one: Measured, columns: Sequence[str], reference: Measured, prompts
     return np.stack(found)
 
 
-def _volume(cube: np.ndarray, worst: Sequence[float], high: Sequence[bool]) -> dict[str, Any]:
+def _volume(cube: np.ndarray, worst: Sequence[float], high: Sequence[bool], least: Sequence[float]) -> dict[str, Any]:
     def of(values: np.ndarray) -> float:
-        return hypervolume(values, worst, high)
+        return hypervolume(np.maximum(values, least), worst, high)  # a distance drawn below 0 would cover too much
 
     value = of(cube.mean(2))
     return {"value": value, "ci95": bootstrap_interval(of, cube, draws=DRAWS) if cube.shape[2] > 1 else None}

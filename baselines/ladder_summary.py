@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,11 @@ def columns() -> list[str]:
 def is_better_high(name: str) -> bool:
     """Of a column: parts, truth and diversities are better high."""
     return metric_of(name).higher_is_better if name in METRICS else True
+
+
+def least_of(name: str) -> float:
+    """What a column can be at least; minus infinity where nothing is known."""
+    return metric_of(name).range[0] if name in METRICS else -math.inf
 
 
 def write_summary(folders: Sequence[Path], out: Path) -> Path:
@@ -202,7 +208,8 @@ def _compute_sets(measured: Sequence[Measured], reference: Measured, swept: int)
     """All of the slow ones, in threads: almost all of their time goes into decompositions of small matrices."""
     wanted = [(one, name, prompts) for one in measured for name in one.scores[0].features
               for prompts in ((swept,) if one.plan.get("axis") else (None, swept))]
-    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0))), initializer=torch.set_num_threads,
+                            initargs=(1,)) as pool:  # the number is each thread's own
         list(pool.map(lambda args: set_score(args[0], reference, *args[1:]), wanted))
 
 

@@ -38,7 +38,7 @@ class Config(LoopConfig):
     decay: str = "cosine"
     ema: float = 0.995
     kl: float = 1e-4  # weight of the divergence from a standard normal, per latent number
-    whitening: float = 1.0  # of a PatchCodec's latents: see its `fit`
+    whitening: float = 0.5  # of a PatchCodec's latents: see its `fit`
     edges: float = 0.5  # weight of differences between neighbours in space and time, which keep detail and motion
     cache: str = ""  # folder of read videos; default: encoded, in the run's folder
     max_failures: int = 0

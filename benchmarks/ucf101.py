@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     job = Job(args)
     if not (job.data / "classes.txt").is_file():
         with job.timed("unpack"):
-            unpack(args.packed, job.data, args.zoom)
+            unpack(args.packed, job.data)
             test = read_clips(job.data, "test")[1]
             write_atomic(job.data / "classes.txt", "".join(f"{name}\n" for name in sorted(set(test))).encode())
     once = str(job.data / "once.jsonl")
@@ -292,8 +292,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0, help="videos of each class and part; 0: all")
     parser.add_argument("--preset", default="ucf101")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--zoom", type=float, default=0.0, help="by how much training clips are enlarged, at most")
-    parser.add_argument("--whitening", type=float, default=0.5, help="of the codec's latents")
+    parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
     parser.add_argument("--vae-seconds", type=float, default=80, help="of training, where it is not fitted at once; "
                         "0: the preset's steps")
     parser.add_argument("--pretrain-seconds", type=float, default=0, help="0: the preset's steps")

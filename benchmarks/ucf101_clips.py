@@ -57,15 +57,11 @@ def write_packed(root: Path, limit: int, path: Path) -> str:
     return f"{path}: {len(rows)} videos, {stream.tell() / 2**20:.1f} MiB"
 
 
-def unpack(packed: Path, out: Path, zoom: float) -> None:
-    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video).
-
-    zoom: of training clips all but those of once.jsonl are enlarged, by up to this share of their sides.
-    """
+def unpack(packed: Path, out: Path) -> None:
+    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video)."""
     from PIL import Image
 
     tables: dict[str, list[dict[str, Any]]] = {"train": [], "test": [], "once": []}
-    generator = torch.Generator().manual_seed(2)
     with np.load(packed, allow_pickle=False) as found:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
         rows = zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True)
@@ -77,23 +73,12 @@ def unpack(packed: Path, out: Path, zoom: float) -> None:
             clip = frames[start: start + FRAMES, :, ::-1] if mirrored else frames[start: start + FRAMES]
             path = out / part / f"{name}-{k}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, enlarge(clip, zoom, generator) if k and zoom else np.ascontiguousarray(clip))
+            np.save(path, np.ascontiguousarray(clip))
             row = {"path": f"{part}/{path.name}", "prompt": prompt, "fps": FPS}
             for table in ({part, "once"} if part == "train" and not k else {part}):
                 tables[table].append(row)
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
-
-
-def enlarge(clip: np.ndarray, zoom: float, generator: torch.Generator) -> np.ndarray:
-    """A part of uint8 (T, H, W, 3), drawn at random, at the size of the whole."""
-    share, down, right = torch.rand(3, generator=generator).tolist()
-    height, width = clip.shape[1:3]
-    cut = round(share * zoom * min(height, width))
-    top, left = round(down * cut), round(right * cut)
-    part = torch.from_numpy(clip[:, top: top + height - cut, left: left + width - cut].copy()).permute(0, 3, 1, 2)
-    whole = F.interpolate(part.float(), (height, width), mode="bicubic", align_corners=False).clamp(0, 255).round()
-    return whole.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
