@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.model import VideoDiffusion, check_frame_count, factors
+from baselines.model import VideoDiffusion, check_frame_count
 from evalkit.clips import ClipSpec
 from evalkit.data.items import VideoItem
 from evalkit.data.video_types import Deadline, VideoError
@@ -86,22 +86,21 @@ def buckets_of(model: VideoDiffusion) -> Buckets:
     lengths = [model.latent_shape[1] // time]
     while lengths[-1] > 1:
         lengths.append((lengths[-1] + 1) // 2)
-    shorten = 1 if model.vae is None else factors(model.vae)[0]
-    return Buckets(tuple((length * time - 1) * shorten + 1 for length in lengths),
+    return Buckets(tuple((length * time - 1) * model.latents.time + 1 for length in lengths),
                    tuple(_sizes(preset.height, preset.width, space, scale) for scale in RESOLUTIONS))
 
 
 def grain(model: VideoDiffusion) -> tuple[int, int]:
     """How many latent frames, and how many pixels of a side, make a token."""
     time, *sides = model.preset.transformer["patch_size"]
-    return time, math.lcm(*sides) * (1 if model.vae is None else factors(model.vae)[1])
+    return time, math.lcm(*sides) * model.latents.space
 
 
 def clip_bucket(model: VideoDiffusion, frames: Tensor | None = None, latents: Tensor | None = None) -> Bucket:
     """The shape of a clip that is given as frames (T, 3, H, W) or as latents (C, t, h, w)."""
     if latents is None:
         return Bucket(frames.shape[0], *frames.shape[2:])
-    time, space = factors(model.vae)
+    time, space = model.latents.time, model.latents.space
     return Bucket((latents.shape[1] - 1) * time + 1, latents.shape[2] * space, latents.shape[3] * space)
 
 

@@ -118,13 +118,15 @@ def score_frames(frames: Tensor, prompts: Sequence[str], fps: float, device: tor
             found.without[name] = f"compares samples of one prompt, of which there is {per_prompt}"
         else:
             found.values[name] = _of_each([usable[name].of_prompt(rows) for rows in groups], per_prompt)
-    if per_prompt > 1:
-        found.values |= diversities(frames, found, per_prompt)
+    found.values |= diversities(frames, found)
     return found
 
 
-def diversities(frames: Tensor, found: Scores, per_prompt: int) -> dict[str, np.ndarray]:
+def diversities(frames: Tensor, found: Scores) -> dict[str, np.ndarray]:
     """How different the samples of a prompt are, the same number for each: in pixels, and to a small network's eye."""
+    per_prompt = found.prompts.count(found.prompts[0])
+    if per_prompt < 2:
+        return {}
     small = torch.cat([F.adaptive_avg_pool3d(part.float().transpose(1, 2) / 255, (part.shape[1], 16, 16)).flatten(1)
                        for part in frames.split(BATCH["cpu"])]).unflatten(0, (-1, per_prompt))
     apart = [(small[:, i] - small[:, j]).abs().mean(1) for i, j in combinations(range(per_prompt), 2)]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from baselines.latents import latents_of
 from baselines.patch_codec import PatchCodec
 from baselines.presets import Preset, is_patch_codec
 from baselines.text import TextEncoder, build_text_encoder
@@ -31,6 +32,7 @@ class VideoDiffusion:
 
         self.preset, self.transformer, self.text = preset, transformer, text
         self.vae = None if vae is None else vae.eval().requires_grad_(False)
+        self.latents = latents_of(self.vae)
         self.network: Callable[..., Any] = transformer
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=preset.shift)
         self.dtype = torch.float32
@@ -83,12 +85,9 @@ class VideoDiffusion:
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """(C, T, H, W) of the latents of one clip."""
-        preset = self.preset
-        if self.vae is None:
-            return 3, preset.num_frames, preset.height, preset.width
-        time, space = factors(self.vae)
-        channels = self.vae.channels if isinstance(self.vae, PatchCodec) else self.vae.config.z_dim
-        return channels, (preset.num_frames - 1) // time + 1, preset.height // space, preset.width // space
+        preset, latents = self.preset, self.latents
+        return (latents.channels, (preset.num_frames - 1) // latents.time + 1, preset.height // latents.space,
+                preset.width // latents.space)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:
@@ -101,22 +100,11 @@ class VideoDiffusion:
         check_frame_count(self.preset, frames.shape[1])
         frames = frames.to(self.device)
         frames = frames.float() if frames.is_floating_point() else frames.float() / 255
-        pixels = (2 * frames - 1).transpose(1, 2)
-        if self.vae is None:
-            return pixels
-        if isinstance(self.vae, PatchCodec):
-            return self.vae.encode(pixels)
-        mean, std = self._statistics()
-        return (self.vae.encode(pixels).latent_dist.mode() - mean) / std
+        return self.latents.encode((2 * frames - 1).transpose(1, 2))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, t, h, w) -> frames (B, T, 3, H, W) float32 in [0, 1]; differentiable."""
-        if isinstance(self.vae, PatchCodec):
-            latents = self.vae.decode(latents.float())
-        elif self.vae is not None:
-            mean, std = self._statistics()
-            latents = self.vae.decode(latents.float() * std + mean).sample
-        return ((latents.float().transpose(1, 2) + 1) / 2).clamp(0, 1)
+        return ((self.latents.decode(latents.float()).float().transpose(1, 2) + 1) / 2).clamp(0, 1)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """(B, length, dim) states; each distinct prompt is encoded once."""
@@ -194,11 +182,6 @@ class VideoDiffusion:
         without, with_text = self.velocity(x.repeat(2, 1, 1, 1, 1), t.repeat(2), torch.cat([nothing, text])).chunk(2)
         return without + guidance * (with_text - without)
 
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        config = self.vae.config
-        return tuple(torch.tensor(values, device=self.device).reshape(1, -1, 1, 1, 1)
-                     for values in (config.latents_mean, config.latents_std))
-
 
 def build_transformer(preset: Preset) -> nn.Module:
     """diffusers' WanTransformer3DModel with random weights; its last layer is 0, so that training starts calmly."""
@@ -223,14 +206,6 @@ def build_vae(preset: Preset) -> nn.Module | None:
     from diffusers import AutoencoderKLWan
 
     return AutoencoderKLWan(**preset.vae)
-
-
-def factors(vae: nn.Module) -> tuple[int, int]:
-    """By how much it shortens time and each side."""
-    if isinstance(vae, PatchCodec):
-        return vae.time, vae.space
-    folded = vae.config.patch_size or 1
-    return 2 ** sum(vae.config.temperal_downsample), folded * 2 ** (len(vae.config.dim_mult) - 1)
 
 
 def check_frame_count(preset: Preset, num_frames: int) -> None:

@@ -4,14 +4,13 @@
     python benchmarks/training.py --preset tiny --steps 3           # anywhere: to see that it runs
     torchrun --nproc-per-node 2 benchmarks/training.py --only "SFT, 1 clip"   # clips a second on all GPUs together
 
-A plain loop is diffusers + peft as their examples have it. Times are medians, memory is the most allocated; both of
-the training loop that `evalkit baseline` runs, `baselines.train`.
+A plain loop is diffusers + peft as their examples have it. Times are means of steps in a row, memory is the most
+allocated; both of the training loop that `evalkit baseline` runs, `baselines.train`.
 """
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +83,10 @@ def build(preset: Preset, device: torch.device) -> VideoDiffusion:
 
 
 def measure(step: Callable[[], Any], count: int, device: torch.device) -> tuple[float, float, float]:
-    """Seconds of a step after two that warm up, GiB at most, and seconds until warm."""
+    """Seconds of a step after two that warm up, GiB at most, and seconds until warm.
+
+    Steps follow each other without waiting for the device, as in training, which waits only where it logs.
+    """
     begun = time.perf_counter()
     for _ in range(2):
         step()
@@ -92,14 +94,12 @@ def measure(step: Callable[[], Any], count: int, device: torch.device) -> tuple[
     warm = time.perf_counter() - begun
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    times = []
+    begun = time.perf_counter()
     for _ in range(count):
-        begun = time.perf_counter()
         step()
-        _wait(device)
-        times.append(time.perf_counter() - begun)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")
-    return statistics.median(times), peak, warm
+    _wait(device)
+    seconds = (time.perf_counter() - begun) / count
+    return seconds, torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan"), warm
 
 
 def plain_step(model: VideoDiffusion, checkpointing: bool) -> Callable[[], None]:

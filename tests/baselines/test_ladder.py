@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from baselines.ladder_fronts import FRONTS
+from baselines.ladder_fronts import FRONTS, _volume
 from baselines.ladder_report import html, write_report
 from baselines.ladder_scores import Scores, score_frames
 from baselines.ladder_statistics import mean_of, overoptimization, student, win_rate
@@ -171,3 +171,24 @@ def test_scores_in_memory_are_those_of_evaluate():
     for name in names:
         close = 2e-3 if name == "temporal_flicker" else 1e-5
         assert np.allclose(found.values[name], report.videos[name].to_numpy(float), rtol=1e-5, atol=close), name
+
+
+def test_how_different_samples_of_a_prompt_are_is_kept_as_a_number_and_is_that_of_evaluate(assets, monkeypatch):
+    monkeypatch.setenv("EVALKIT_WEIGHTS", str(assets / "weights"))
+    seeds = (SPLITS["test"] + k for k in range(4))
+    frames = render_scenes([make_scene(seed, level="simple") for seed in seeds])
+    prompts = [prompt for prompt in world_prompts(2) for _ in (0, 1)]
+    report = evaluate(frames, prompts=prompts, fps=8.0, metrics=["diversity"], workers=0, cache=None, device="cpu")
+    found = score_frames(frames, prompts, 8.0, "cpu", ("diversity",))
+    assert not found.features and found.values["diversity"].shape == (4,)
+    assert found.values["diversity"][0] == found.values["diversity"][1] > 0
+    assert found.values["diversity"].mean() == pytest.approx(report.scores["diversity"].value, rel=1e-4)
+    alone = score_frames(frames[:2], prompts[1:3], 8.0, "cpu", ("diversity",))
+    assert "diversity" not in alone.values and "samples of one prompt" in alone.without["diversity"]
+
+
+def test_a_front_covers_no_distance_below_0():
+    prompts = 16
+    cube = np.stack([np.full((1, prompts), 0.1), np.full((1, prompts), 3.0)])  # (rows, objectives, prompts)
+    cube[0, 0] += np.linspace(-20, 20, prompts)  # known badly: draws of its mean lie below 0
+    assert _volume(cube, [4.0], [False], [0.0])["ci95"][1] <= 4.0 < _volume(cube, [4.0], [False], [-np.inf])["ci95"][1]
