@@ -13,6 +13,7 @@ from evalkit.data.video_types import MAX_PIXELS, Deadline, Timeline, VideoError,
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_EXIF = (b"Exif\0\0", b"eXIf", b"EXIF")  # what such data begin with in JPEG, PNG and WebP
 _DECODERS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg", b"RIFF": "webp", b"BM": "bmp"}  # by a file's first bytes
 
 
@@ -67,7 +68,7 @@ class AnimatedWebp:
 
 
 class StillImage:
-    """A JPEG file as a video of one frame, turned as its EXIF data say (PyAV cannot read frames that carry such)."""
+    """A JPEG file as a video of one frame, turned as its EXIF data say."""
 
     def __init__(self, path: Path, deadline: Deadline, fps: float | None) -> None:
         self._path, self._deadline = path, deadline
@@ -75,16 +76,8 @@ class StillImage:
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(0, the image). Raises VideoError where it is damaged or too large."""
-        from PIL import Image, ImageOps
-
         self._deadline.check()
-        try:
-            with Image.open(self._path, formats=("JPEG",)) as image:
-                check_size(*image.size)
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:  # as Pillow meets damage
-            raise VideoError("corrupt or not a JPEG") from error
-        yield 0, av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        yield 0, _turned(self._path)
 
 
 def is_animated_webp(path: Path) -> bool:
@@ -116,9 +109,28 @@ def read_image(path: Path) -> av.VideoFrame:
         name = next((name for magic, name in _DECODERS.items() if content.startswith(magic)), None)
         if name is None:
             raise VideoError("corrupt or not an image" if content else "empty file")
+        if any(mark in content for mark in _EXIF):
+            return _turned(path)
         decoder = av.CodecContext.create(name, "r")
         decoder.thread_count, decoder.options = 1, {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
         frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
     if len(frames) != 1 or frames[0].is_corrupt:
         raise VideoError("corrupt: the image is damaged")
     return frames[0]
+
+
+def _turned(path: Path) -> av.VideoFrame:
+    """An image through Pillow, turned as its EXIF data say: PyAV cannot read frames that carry such."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+            check_size(*image.size)
+            if image.mode.startswith("I"):
+                raise VideoError("expected 8 bits a channel beside EXIF data, got 16: strip these")
+            turned = ImageOps.exif_transpose(image)
+            kind = "RGBA" if turned.has_transparency_data else "RGB"
+            pixels = np.asarray(turned.convert(kind))
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:  # as Pillow meets damage
+        raise VideoError("corrupt or not an image") from error
+    return av.VideoFrame.from_ndarray(pixels, format="rgba" if kind == "RGBA" else "rgb24")

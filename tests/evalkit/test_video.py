@@ -217,6 +217,26 @@ def test_a_jpeg_is_one_frame_turned_as_its_exif_data_say(smooth, tmp_path, turn)
     assert (clip.frames[0].float() - smooth[0].float()).abs().mean() < 1.5
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_frames_of_a_folder_are_turned_as_their_exif_data_say(smooth, tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for index, frame in enumerate(smooth[:3]):
+        stored = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).transpose(Image.Transpose.ROTATE_90)
+        stored.save(tmp_path / f"{index}.{suffix}", quality=97, exif=exif)
+    assert (one(tmp_path).frames.float() - smooth[:3].float()).abs().mean() < 1.5
+
+
+def test_damaged_images_with_exif_data_are_corrupt(smooth, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for index in range(3):
+        Image.fromarray(smooth[0].permute(1, 2, 0).contiguous().numpy()).save(tmp_path / f"{index}.jpg", exif=exif)
+    (tmp_path / "1.jpg").write_bytes((tmp_path / "1.jpg").read_bytes()[:300])
+    with pytest.raises(VideoError, match=r"1\.jpg: corrupt"):
+        one(tmp_path)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "bmp"])
 def test_folders_of_other_image_formats_have_the_right_colours(smooth, tmp_path, suffix):
     for index, frame in enumerate(smooth[:3]):
