@@ -47,6 +47,7 @@ NEW = 0.95  # share of samples that have to be farther from training clips than 
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
 RECORD = "record.json"
+Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> what `measure` says
 
 
 class Job:
@@ -134,9 +135,6 @@ class Job:
         print(f"{name}: {self.record['samples'][name]}", flush=True)
         self.save()
         return min(new[space] for space in JUDGED_IN) >= NEW, passed, -point
-
-
-Sets = dict[str, dict[str, dict[str, Any]]]
 
 
 class Bank:
