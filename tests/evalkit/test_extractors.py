@@ -338,7 +338,7 @@ def test_raft_small_finds_a_known_shift(real, height, width):
     extractor = make_extractor("raft_small")
     pair = shifted_pair(height, width, 5, 3)
     inner = extractor.flow(pair)[0, 0, :, 16:-16, 16:-16]
-    assert (inner - torch.tensor([5.0, 3.0]).view(2, 1, 1)).norm(dim=0).mean() < 0.5  # of 5.8 pixels: it is a small network
+    assert (inner - torch.tensor([5.0, 3.0]).view(2, 1, 1)).norm(dim=0).mean() < 0.5  # of 5.8 pixels
     found = extract(extractor, pair)
     assert found["top5"].shape == (1, 1) and found["mean"].item() == pytest.approx(34 ** 0.5, rel=0.1)
     assert found["top5"].item() >= found["mean"].item()
