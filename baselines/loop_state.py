@@ -102,9 +102,12 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
         Path(partial).unlink(missing_ok=True)
 
 
-def read_state(path: Path) -> dict[str, Any] | None:
-    """What `write_state` wrote, on the CPU; None where there is nothing. Executes nothing from the file."""
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+def read_state(path: Path, mapped: bool = False) -> dict[str, Any] | None:
+    """What `write_state` wrote, on the CPU; None where there is nothing. Executes nothing from the file.
+
+    mapped: into memory that the processes of a machine share, read where it is used.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped) if path.is_file() else None
 
 
 def has_diverged(proxy: Sequence[float], held_out: Sequence[float], patience: int) -> bool:

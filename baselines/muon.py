@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines.sharding import piece, whole
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a step of Newton-Schulz that takes singular values near 1 quickly, not exactly
 FASTER = 10  # rate of the matrices over that of the rest
+AT_ONCE = 1 << 28  # numbers of matrices that are turned together: 1 GiB, which is whole where weights are sharded
 
 
 class Muon(torch.optim.AdamW):
-    """What torch.optim.Muon computes, for all matrices of one shape at once: a few launches, not a thousand a step.
+    """What torch.optim.Muon computes, for many matrices of one shape at once: a few launches, not a thousand a step.
 
     `lr` is that of AdamW's part.
     """
@@ -38,8 +41,11 @@ class Muon(torch.optim.AdamW):
         for parameter in group["params"]:
             if parameter.grad is not None:
                 alike[parameter.shape].append(parameter)
+        settings = {key: group[key] for key in ("lr", "weight_decay", "momentum")}
         for parameters in alike.values():
-            self._turn(parameters, **{key: group[key] for key in ("lr", "weight_decay", "momentum")})
+            count = max(1, AT_ONCE // parameters[0].numel())
+            for start in range(0, len(parameters), count):
+                self._turn(parameters[start: start + count], **settings)
         for parameter in group["params"]:
             parameter.grad = None  # AdamW leaves out what has none
         return super().step(closure)
@@ -48,11 +54,12 @@ class Muon(torch.optim.AdamW):
         gradients = [parameter.grad for parameter in parameters]
         means = [self._mean_of(parameter) for parameter in parameters]
         torch._foreach_lerp_(means, gradients, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(gradients, means, momentum))
+        ahead = torch.stack([whole(one) for one in torch._foreach_lerp(gradients, means, momentum)])
         rows, columns = parameters[0].shape
         torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-        updates = orthogonal(ahead).to(parameters[0].dtype)
-        torch._foreach_add_(parameters, list(updates.unbind()), alpha=-lr * max(1, rows / columns) ** 0.5)
+        updates = orthogonal(ahead).to(parameters[0].dtype).unbind()
+        pieces = [piece(update, parameter) for update, parameter in zip(updates, parameters, strict=True)]
+        torch._foreach_add_(parameters, pieces, alpha=-lr * max(1, rows / columns) ** 0.5)
 
     def _mean_of(self, parameter: nn.Parameter) -> Tensor:
         state = self.state[parameter]

@@ -123,7 +123,7 @@ class Stage(ABC):
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside weights and optimizer."""
+        """What a resumed run needs beside weights and optimizer; what has a parameter's name is sharded like it."""
         return {}
 
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most stages have none)

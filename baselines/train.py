@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from baselines.checkpoints import Checkpoint
 from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
 from baselines.muon import Muon
+from baselines.sharding import check_sharding, gathered, optimizer_pieces, piece, shard_transformer, whole
 from baselines.stage import Batch, ClosedForm, Draws, Shard, Stage
 from baselines.tracking import open_trackers
 from evalkit.errors import UsageError
@@ -24,8 +25,9 @@ from evalkit.results import write_atomic
 
 BETAS = (0.9, 0.98)
 STATE, CONFIG, SUMMARY = "state.pt", "config.json", "summary.json"
-MAY_CHANGE = ("log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "attention",
-              "checkpointing", "trackers", "keep_every", "overwrite")  # between a stopped run and its resumption
+MAY_CHANGE = (  # between a stopped run and its resumption
+    "log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "attention", "checkpointing",
+    "shard", "trackers", "keep_every", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class LoopConfig:
     compile: bool = False  # of the blocks, on a GPU
     attention: str = ""  # diffusers' backend of it on a GPU, such as _native_cudnn; default: what torch takes
     checkpointing: float = 0.0  # share of the blocks that compute their activations twice: less memory, more time
+    shard: bool = False  # parameters, gradients and optimizer over all processes (FSDP): for what one GPU cannot hold
     trackers: tuple[str, ...] = ("tensorboard",)  # of accelerate; log.jsonl is always written
     overwrite: bool = False  # start anew in a folder that holds another run
 
@@ -112,27 +115,28 @@ class _Run:
         if config.batch_size < self.shard.world * config.accumulate:
             raise UsageError(f"--batch-size {config.batch_size}: expected at least {self.shard.world} processes x "
                              f"{config.accumulate} parts")
-        self.parameters = stage.parameters()
-        self.optimizer = self._wrap()
+        self._wrap()
         self.ema, self.guard = Ema(self.parameters, config.ema), Guard(config.spike)
         self.step, self.stopped, self.history, self._waiting = 0, "", [], []
         self._begun = time.perf_counter()
         self._resume()
         self.accelerator.init_trackers("run", init_kwargs={})
 
-    def _wrap(self) -> Any:
-        config, module = self.config, self.stage.module()
-        on_gpu = self.stage.model.device.type == "cuda"
-        optimizer = build_optimizer(self.parameters, config, fused=on_gpu)
+    def _wrap(self) -> None:
+        config, model, module = self.config, self.stage.model, self.stage.module().train()
+        on_gpu = model.device.type == "cuda"
         if config.checkpointing:
             checkpoint_blocks(module, config.checkpointing)
         if config.attention and on_gpu:
             module.set_attention_backend(config.attention)
         if config.compile:
-            self.stage.model.compile(dynamic=False if self.stage.one_shape else None)  # None: after two shapes
-        self.network, optimizer = self.accelerator.prepare(module.train(), optimizer)
+            model.compile(dynamic=False if self.stage.one_shape else None)  # None: after two shapes
+        if config.shard:
+            shard_transformer(module, model.device, model.dtype)
+        self.network = module if config.shard else self.accelerator.prepare(module)
+        self.parameters = self.stage.parameters()
+        self.optimizer = self.accelerator.prepare(build_optimizer(self.parameters, config, fused=on_gpu))
         self.stage.install(self.network)
-        return optimizer
 
     def advance(self, batch: Batch) -> None:
         """One step of the optimizer."""
@@ -144,18 +148,18 @@ class _Run:
         found: list[dict[str, Tensor]] = []
         norm = torch.zeros(())
         for start, stop in pairwise(edges):
-            with self.accelerator.accumulate(self.network):
+            with self.accelerator.accumulate(self.network):  # FSDP reduces each part: whole gradients would be large
                 losses = self.stage.loss(batch.part(start, stop))
                 share = (stop - start) * config.accumulate * self.shard.world / config.batch_size
                 self.accelerator.backward(losses["loss"] * share)  # uneven parts count by their rows
                 if self.accelerator.sync_gradients:
-                    norm = self.accelerator.clip_grad_norm_(list(self.parameters.values()), config.clip)
+                    norm = whole(self.accelerator.clip_grad_norm_(list(self.parameters.values()), config.clip))
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 found.append({name: value.detach() * share for name, value in losses.items()})
         self.ema.update(self.step)
         means = {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
-        self._waiting.append((self.step, means, norm.detach(), batch.names))
+        self._waiting.append((self.step, means, norm, batch.names))
         self.step += 1
 
     def is_due(self, every: int) -> bool:
@@ -192,33 +196,36 @@ class _Run:
 
     def save(self) -> None:
         self.log()
-        if self.accelerator.is_main_process:
-            write_state(self.out / STATE, {
-                "step": self.step, "weights": {name: p.detach() for name, p in self.parameters.items()},
-                "optimizer": self.optimizer.state_dict(), "ema": self.ema.values,
-                "guard": [self.guard.start, *self.guard.recent],
-                "history": self.history, "stage": self.stage.state()})
+        main = self.accelerator.is_main_process
+        state = gathered({
+            "step": self.step, "weights": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(), "ema": self.ema.values,
+            "guard": [self.guard.start, *self.guard.recent],
+            "history": self.history, "stage": self.stage.state()}, keep=main)
+        if main:
+            write_state(self.out / STATE, state)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        state = read_state(self.out / STATE)
+        state = read_state(self.out / STATE, mapped=self.config.shard)
         if state is None:
             return
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(state["weights"][name])
-                self.ema.values[name].copy_(state["ema"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.stage.load_state(state["stage"])
+                parameter.copy_(piece(state["weights"][name], parameter))
+                self.ema.values[name].copy_(piece(state["ema"][name], parameter))
+        self.optimizer.load_state_dict(optimizer_pieces(state["optimizer"], self.optimizer))
+        self.stage.load_state({name: piece(value, self.parameters.get(name))
+                               for name, value in state["stage"].items()})
         self.guard.start, *self.guard.recent = state["guard"]
         self.step, self.history = state["step"], state["history"]
 
     def write_model(self, folder: Path) -> Checkpoint:
         """The averaged weights as a checkpoint of their own."""
         self.log()
-        card = None
+        card, weights = None, gathered(self.ema.values, keep=self.accelerator.is_main_process)
         if self.accelerator.is_main_process:
-            card = self.stage.save(folder, self.step, self.ema.values)
+            card = self.stage.save(folder, self.step, weights)
         self.accelerator.wait_for_everyone()
         return card or Checkpoint(self.stage.name, self.step, self.stage.model.preset, "")
 
@@ -274,6 +281,8 @@ def settle_folder(out: Path, config: LoopConfig) -> None:
     """Save the configuration, on the first process; UsageError where `out` holds a run with another one."""
     if not config.out:
         raise UsageError("--out: expected a folder for the run")
+    if config.shard:
+        check_sharding()
     if os.environ.get("RANK", "0") != "0":
         return
     wanted = json.loads(json.dumps(asdict(config)))

@@ -146,8 +146,8 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     preset = find_preset(config.preset)
     if not preset.vae:
         raise UsageError(f"--preset {config.preset} has no VAE of ours to train; those that do: {', '.join(PRESETS)}")
-    if config.compile or config.checkpointing:
-        raise UsageError("--compile and --checkpointing are for transformers: this class of VAE has neither")
+    if config.compile or config.checkpointing or config.shard:
+        raise UsageError("--compile, --checkpointing and --shard are for transformers: this class of VAE has none")
     if not config.data:
         raise UsageError("expected --data with videos, spelt as for evalkit run")
     with torch.random.fork_rng(devices=[]):

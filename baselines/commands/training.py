@@ -67,4 +67,4 @@ def out_of_memory(config: Any, stage: Any) -> str:
     learnt = sum(p.numel() for p in stage.parameters().values()) * 16 / 2**30
     return (f"out of memory: the weights take {whole:.1f} GiB, and gradients, optimizer and mean of those that learn "
             f"{learnt:.1f} GiB; the rest are activations. Try --accumulate {2 * config.accumulate} (the same result), "
-            "--checkpointing 1, or a smaller --batch-size")
+            "--checkpointing 1, a smaller --batch-size, or --shard with torchrun")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from baselines import muon
 from baselines.muon import FASTER, Muon, orthogonal
 
 
@@ -34,6 +35,14 @@ def test_it_computes_what_torchs_muon_and_adamw_do():
                         torch.optim.AdamW(rest, lr=1e-2, weight_decay=0.0)], 3)
     for name, value in ours.items():
         assert torch.allclose(value, theirs[name], atol=2e-2 if "blocks" in name else 1e-6), name  # bfloat16 inside
+
+
+def test_a_few_matrices_at_a_time_are_turned_as_all_together(monkeypatch):
+    together, apart = named(0), named(0)
+    take_steps(together, [Muon(together, 1e-2, 0.01)], 2)
+    monkeypatch.setattr(muon, "AT_ONCE", 64)  # one of 8 x 8, or less than one of the others
+    take_steps(apart, [Muon(apart, 1e-2, 0.01)], 2)
+    assert all(torch.allclose(together[name], apart[name], atol=2e-2) for name in together)
 
 
 def test_singular_values_come_near_one_whatever_they_were():
