@@ -80,8 +80,15 @@ class Orientation:
 
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Orientation:
-        """From the frame's side data: x' = a·x + c·y, y' = b·x + d·y (other angles go to the nearest right one)."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        """From the frame's side data: x' = a·x + c·y, y' = b·x + d·y (other angles go to the nearest right one).
+
+        VideoError where a frame carries a kind of data that PyAV has no name for: it then shows none.
+        """
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError as error:
+            raise VideoError("frames carry data that this PyAV cannot read, such as EXIF in motion JPEG, so that "
+                             "nothing says which way up they are; encode the video anew") from error
         if matrix is None:
             return cls()
         a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()

@@ -1,6 +1,8 @@
 """Reading videos: lossless round trips, frame choice, rates, orientation, alpha, arrays and folders."""
 import math
 from dataclasses import replace
+from fractions import Fraction
+from io import BytesIO
 
 import av
 import numpy as np
@@ -225,6 +227,22 @@ def test_frames_of_a_folder_are_turned_as_their_exif_data_say(smooth, tmp_path, 
         stored = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).transpose(Image.Transpose.ROTATE_90)
         stored.save(tmp_path / f"{index}.{suffix}", quality=97, exif=exif)
     assert (one(tmp_path).frames.float() - smooth[:3].float()).abs().mean() < 1.5
+
+
+def test_a_motion_jpeg_with_exif_data_is_refused_in_one_line(smooth, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with av.open(str(tmp_path / "a.avi"), "w") as out:
+        stream = out.add_stream("mjpeg", rate=8)
+        stream.width, stream.height, stream.pix_fmt = smooth.shape[3], smooth.shape[2], "yuvj420p"
+        for index, frame in enumerate(smooth[:4]):
+            buffer = BytesIO()
+            Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()).save(buffer, "jpeg", exif=exif)
+            packet = av.Packet(buffer.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, index, index, Fraction(1, 8)
+            out.mux(packet)
+    with pytest.raises(VideoError, match="EXIF in motion JPEG"):
+        one(tmp_path / "a.avi")
 
 
 def test_damaged_images_with_exif_data_are_corrupt(smooth, tmp_path):
