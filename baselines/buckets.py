@@ -32,7 +32,7 @@ class Mixed:
     """Flags of stages that read videos."""
 
     buckets: bool = False  # batches of one resolution, aspect and length each; without, all are stretched to one shape
-    images: str = ""  # with --buckets: captioned images, a table of path and prompt; images among the videos count, too
+    images: str = ""  # with --buckets: captioned images, a table or WebDataset tars; images among the videos count, too
     image_share: float = 0.0  # of steps, with --buckets, that see images; 0: as many as images are among all clips
 
     def check(self, data: str) -> None:

@@ -65,7 +65,8 @@ DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (
     Dataset("manifest", "the videos that a table lists",
             "JSONL, CSV, TSV, Parquet: path (or video, file, mp4, name), prompt, seed, fps, image", "videos.jsonl"),
     Dataset("webdataset", "tar shards, unpacked into $EVALKIT_MEDIA (by default below the user's cache folder)",
-            "key.mp4 with key.txt or key.json beside it", "'shard-{000..003}.tar'"),
+            "key.mp4 with key.txt or key.json beside it, or, in a shard without any video, key.jpg",
+            "'shard-{000..003}.tar'"),
     *_NAMED,
 )}
 

@@ -1,5 +1,6 @@
 """Clips of several shapes: none is stretched, batches are of one shape, and runs of them go on to the bit."""
 import json
+import tarfile
 from collections import Counter
 from dataclasses import replace
 from itertools import islice
@@ -178,7 +179,7 @@ def test_shapes_take_turns_by_their_shares():
     assert taken[:50] != list(islice(schedule(shares, 2), 50))
 
 
-def test_images_get_the_share_of_steps_that_is_asked_for(clips):
+def test_images_get_the_share_of_steps_that_is_asked_for(clips, tmp_path, monkeypatch):
     def stills(found):
         return sum(batch["frames"].shape[1] == 1 for batch in islice(found.batches(0, Shard(), 2), 200)) / 200
 
@@ -186,6 +187,15 @@ def test_images_get_the_share_of_steps_that_is_asked_for(clips):
     assert stills(clips(image_share=0.6)) == pytest.approx(0.6, abs=0.02)
     joint = clips("videos.csv", images=str(clips("images.csv").store.items[0].source.parent / "images.csv"))
     assert stills(joint) == pytest.approx(0.3, abs=0.02)
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        for item in clips("images.csv").store.items:
+            (tmp_path / "caption").write_text(item.prompt)
+            tar.add(item.source, item.name)
+            tar.add(tmp_path / "caption", f"{item.name.split('.')[0]}.txt")
+    monkeypatch.setenv("EVALKIT_MEDIA", str(tmp_path / "unpacked"))
+    packed = clips("videos.csv", images=str(tmp_path / "images.tar"))
+    assert stills(packed) == pytest.approx(0.3, abs=0.02)
+    assert [item.prompt for item in packed.store.items] == [item.prompt for item in joint.store.items]
     with pytest.raises(UsageError, match="found 0 images among 7"):
         clips("videos.csv", image_share=0.5)
     with pytest.raises(UsageError, match="less than 1"):

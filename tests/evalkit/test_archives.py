@@ -53,6 +53,14 @@ def test_webdataset_shards_give_videos_with_captions(tmp_path):
     assert items == find_videos(f"{tmp_path}/s-*.tar")
 
 
+def test_images_of_a_shard_count_where_it_holds_no_video(tmp_path):
+    make_tar(tmp_path / "s-00.tar", **{"a.jpg": b"thumb", "a.mp4": b"one", "b.jpg": b"thumb", "b.mp4": b"two"})
+    make_tar(tmp_path / "s-01.tar", **{"k1.jpg": b"three", "k1.txt": b"a cat", "k2.PNG": b"four"})
+    items = find_videos(f"{tmp_path}/s-{{00..01}}.tar")
+    assert names(items) == ["s-00/a.mp4", "s-00/b.mp4", "s-01/k1.jpg", "s-01/k2.PNG"]
+    assert items[2].prompt == "a cat" and items[3].source.read_bytes() == b"four"
+
+
 def test_a_changed_shard_never_serves_old_videos(tmp_path):
     for content in (b"old", b"new!"):
         make_tar(tmp_path / "s.tar", **{"k.mp4": content})
