@@ -70,18 +70,23 @@ def _unmatched(frames: Tensor) -> Tensor:
     once is an area, and the exchange of one thing for another is one in both directions.
     """
     small = F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, frames.shape[:2])
-    back, forth = _residual(small[:, 1:], small[:, :-1]), _residual(small[:, :-1], small[:, 1:])  # (B, 15, 30, 30)
-    found = []
-    for left in (back, forth, torch.minimum(back, forth)):
-        for side, step in AREAS:
-            area = F.avg_pool2d(left, side, step)
-            beside = F.max_pool2d(area, 3, 1, 1)
-            spike = F.relu(area[:, 1:-1] - torch.maximum(beside[:, :-2], beside[:, 2:]))
-            # what half of the picture shares is a cut, a flicker or the camera: nothing can be said of its things
-            most, spikes = (_local(one).amax((2, 3)).sort(1).values for one in (area, spike))
-            found += [_log(most), _log(spikes[:, 5:]), _log(most[:, -1:]) - _log(most[:, 7:8])]
-        found.append(_log(left.mean((2, 3))).sort(1).values[:, list(ORDERS)])
-    return torch.cat(found, 1)
+    now, then = small[:, 1:], small[:, :-1]
+    back, forth = _residual(torch.cat([now, then]), torch.cat([then, now])).chunk(2)  # (B, 15, 30, 30)
+    left, found = torch.cat([back, forth, torch.minimum(back, forth)]), []
+    for side, step in AREAS:
+        area = F.avg_pool2d(left, side, step)
+        beside = F.max_pool2d(area, 3, 1, 1)
+        spike = F.relu(area[:, 1:-1] - torch.maximum(beside[:, :-2], beside[:, 2:]))
+        # what half of the picture shares is a cut, a flicker or the camera: nothing can be said of its things
+        most, spikes = (_log(_local(one).amax((2, 3)).sort(1).values) for one in (area, spike))
+        found += [most, spikes[:, 5:], most[:, -1:] - most[:, 7:8]]
+    found.append(_log(left.mean((2, 3))).sort(1).values[:, list(ORDERS)])
+    return _side_by_side(found, 3)
+
+
+def _side_by_side(found: list[Tensor], kinds: int) -> Tensor:
+    """(kinds · B, n) each, the kinds one after the other -> (B, kinds · sum of n): launches are dear, rows are not."""
+    return torch.cat(torch.cat(found, 1).chunk(kinds), 1)
 
 
 def _local(left: Tensor) -> Tensor:
@@ -119,15 +124,16 @@ def _outliers(frames: Tensor, luma: Tensor) -> Tensor:
         level = F.avg_pool2d(planes, cell)
         high, low = (side * F.max_pool2d(side * level, reach, 1, reach // 2) for side in (1, -1))
         level, high, low = (one.unflatten(0, luma.shape[:2]) for one in (level, high, low))
-        for now, then in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-            beyond = F.relu(level[:, now] - high[:, then]) + F.relu(low[:, then] - level[:, now])
-            for one in (beyond[:, :, :3].mean(2), beyond[:, :, 3]):
-                for side in (1, 2 if cell == 4 else 3):
-                    area = F.avg_pool2d(one, side, 1)
-                    spike = F.relu(area[:, 1:-1] - torch.maximum(area[:, :-2], area[:, 2:]))
-                    most, spikes = (_local(part).amax((2, 3)).sort(1).values for part in (area, spike))
-                    found += [_log(most[:, list(ORDERS)]), _log(spikes[:, -5:])]
-                    found.append(_log(most[:, -1:]) - _log(most[:, 7:8]))
+        beyond = torch.cat([F.relu(level[:, now] - high[:, then]) + F.relu(low[:, then] - level[:, now])
+                            for now, then in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None)))])
+        kinds = torch.stack([beyond[:, :, :3].mean(2), beyond[:, :, 3]]).unflatten(1, (2, -1)).transpose(0, 1)
+        one, here = kinds.flatten(0, 2), []
+        for side in (1, 2 if cell == 4 else 3):
+            area = F.avg_pool2d(one, side, 1)
+            spike = F.relu(area[:, 1:-1] - torch.maximum(area[:, :-2], area[:, 2:]))
+            most, spikes = (_log(_local(part).amax((2, 3)).sort(1).values) for part in (area, spike))
+            here += [most[:, list(ORDERS)], spikes[:, -5:], most[:, -1:] - most[:, 7:8]]
+        found.append(_side_by_side(here, 4))
     return torch.cat(found, 1)
 
 
@@ -158,21 +164,19 @@ def _soft(values: Tensor, low: float, high: float, count: int) -> Tensor:
 def _planes(frames: Tensor) -> Tensor:
     """Do the edges of red and blue lie upon each other? Correlation of their slopes when one plane is moved."""
     found, some = [], frames[:, ::5]
-    for one, other in ((0, 2), (0, 1), (1, 2)):
-        for dim in (3, 2):
-            a, b = (some[:, :, plane].diff(dim=dim) for plane in (one, other))
-            n = a.shape[dim] - 6
-            energy = (a.square().mean((1, 2, 3)) * b.square().mean((1, 2, 3)) + 1e-12).sqrt()
-            middle = a.narrow(dim, 3, n)
-            match = torch.stack([(middle * b.narrow(dim, 3 + k, n)).mean((1, 2, 3)) for k in range(-3, 4)], 1)
-            match = match / energy[:, None]
-            sizes = torch.stack([(middle.abs() * b.narrow(dim, 3 + k, n).abs()).mean((1, 2, 3))
-                                 for k in range(-3, 4)], 1)
-            sizes = _log(sizes, 1e-6) - _log(sizes[:, 3:4], 1e-6)
-            for row in (match, sizes):  # which side is the first does not matter
-                left, right = row[:, :3].flip(1), row[:, 4:]
-                found += [row[:, 3:4], torch.maximum(left, right), (left - right).abs()]
-    return torch.cat(found, 1)
+    for dim in (3, 2):
+        slopes = some.diff(dim=dim + 1)
+        a, b = (torch.cat([slopes[:, :, plane] for plane in planes]) for planes in ((0, 0, 1), (2, 1, 2)))
+        n = a.shape[dim] - 6
+        energy = (a.square().mean((1, 2, 3)) * b.square().mean((1, 2, 3)) + 1e-12).sqrt()
+        products = [a.narrow(dim, 3, n) * b.narrow(dim, 3 + k, n) for k in range(-3, 4)]
+        match, sizes = (torch.stack([one.mean((1, 2, 3)) for one in kind], 1)
+                        for kind in (products, [one.abs() for one in products]))
+        sizes = _log(sizes, 1e-6) - _log(sizes[:, 3:4], 1e-6)
+        for row in (match / energy[:, None], sizes):  # which side is the first does not matter
+            left, right = row[:, :3].flip(1), row[:, 4:]
+            found += [row[:, 3:4], torch.maximum(left, right), (left - right).abs()]
+    return _side_by_side(found, 3)
 
 
 def _halos(luma: Tensor) -> Tensor:
@@ -188,9 +192,9 @@ def _halos(luma: Tensor) -> Tensor:
             n = slope.shape[dim] - reach
             product = slope.narrow(dim, 0, n) * slope.narrow(dim, reach, n)
             near = torch.maximum(weight.narrow(dim, 0, n), weight.narrow(dim, reach, n))
-            found += [_log(F.relu(side * product).mean((1, 2, 3)) / power, 1e-3) for side in (-1, 1)]
-            found += [_log((near * F.relu(side * product)).mean((1, 2, 3)) / power, 1e-3) for side in (-1, 1)]
-    return torch.stack(found, 1)
+            turned = [F.relu(side * product) for side in (-1, 1)]
+            found += [one.mean((1, 2, 3)) / power for one in (*turned, *(near * one for one in turned))]
+    return _log(torch.stack(found, 1), 1e-3)
 
 
 def _coherence(luma: Tensor) -> Tensor:
@@ -221,11 +225,10 @@ def _impulses(luma: Tensor) -> Tensor:
     for one in (out, flash, both):
         flat = one.flatten(1)
         order = flat[:, ::3].sort(1).values
-        found += [_log(order[:, int(share * order.shape[1])]) for share in (0.7, 0.9, 0.97, 0.99, 0.997, 0.999)]
-        found += [_log(torch.sigmoid((flat - level * STEP) / (0.1 * level * STEP)).mean(1), 1e-5)
-                  for level in (4, 12, 40, 100)]
-        found.append(_log(flat.mean(1)))
-    return torch.stack(found, 1)
+        quantiles = _log(order[:, [int(share * order.shape[1]) for share in (0.7, 0.9, 0.97, 0.99, 0.997, 0.999)]])
+        large = [torch.sigmoid((flat - level * STEP) / (0.1 * level * STEP)).mean(1) for level in (4, 12, 40, 100)]
+        found += [quantiles, _log(torch.stack(large, 1), 1e-5), _log(flat.mean(1, keepdim=True))]
+    return torch.cat(found, 1)
 
 
 def _echoes(luma: Tensor) -> Tensor:
