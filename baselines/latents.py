@@ -1,4 +1,4 @@
-"""What a transformer works on: pixels themselves, or what a VAE makes of them. All kinds answer to the same names.
+"""What a transformer works on: pixels themselves, or what a VAE makes of them.
 
 time, space: by how much they shorten time and each side; channels; `encode` takes pixels (B, 3, T, H, W) in [-1, 1] to
 latents (B, channels, t, h, w) of about unit variance, `decode` takes them back and is differentiable.
@@ -14,7 +14,7 @@ from baselines.patch_codec import PatchCodec
 
 
 class Latents(Protocol):
-    """See the module."""
+    """Names that all kinds answer to."""
 
     time: int
     space: int

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PatchCodec(nn.Module):
-    """Pixels (B, 3, 4k + 1, H, W) in [-1, 1] <-> latents (B, channels, k + 1, H / 8, W / 8), of unit variance in all.
+    """Pixels (B, 3, 4k + 1, H, W) in [-1, 1] <-> latents (B, channels, k + 1, H / 8, W / 8), whose variances average 1.
 
     The first frame stands for the four of its own patch, as if it had stood still before the clip began: an image is
     a clip of one latent frame. A channel tells either the mean of a patch's four frames or how they differ from it,

@@ -111,6 +111,7 @@ class _Run:
         cpu = stage.model.device.type == "cpu"
         self.accelerator = Accelerator(cpu=cpu, gradient_accumulation_steps=config.accumulate,
                                        log_with=open_trackers(self.out, config.trackers), project_dir=str(self.out))
+        self.accelerator.wait_for_everyone()  # the first process may just have removed another run's state
         self.shard = Shard(self.accelerator.process_index, self.accelerator.num_processes)
         if config.batch_size < self.shard.world * config.accumulate:
             raise UsageError(f"--batch-size {config.batch_size}: expected at least {self.shard.world} processes x "

@@ -88,7 +88,7 @@ class Job:
                 pace = self.record["pace"][name] = self.record["pace"].get(name) or pace_of(module, config)
             config = replace(config, steps=self.record["steps"].setdefault(name, max(PACED, round(seconds / pace))))
         if keep:
-            config = replace(config, keep_every=max(1, config.steps // keep))
+            config = replace(config, keep_every=-(-config.steps // keep))
         with self.timed(name):
             stage = module.build(config)
             if isinstance(stage, Stage):
@@ -123,7 +123,7 @@ class Job:
                 score_frames(frames, numbered, FPS, self.device, METRICS).save(path)
         return Scores.load(path)
 
-    def candidate(self, name: str, source: str, guidance: float, bank: Bank, sets: Sets) -> tuple[bool, int, float]:
+    def candidate(self, name: str, source: str, guidance: float, bank: Bank, sets: Sets) -> tuple[bool, float, float]:
         """Sample, judge and compare with the training clips; a key by which the better one is larger."""
         frames, prompts = self.samples(name, source, guidance)
         found = self.judge(name, frames, prompts)
@@ -134,7 +134,8 @@ class Job:
                                         "passed": passed, "metrics": len(sets["real"])}
         print(f"{name}: {self.record['samples'][name]}", flush=True)
         self.save()
-        return min(new[space] for space in JUDGED_IN) >= NEW, passed, -point
+        lowest = min(new[space] for space in JUDGED_IN)
+        return lowest >= NEW, passed if lowest >= NEW else lowest, -point
 
 
 class Bank:
@@ -144,7 +145,7 @@ class Bank:
     not, and copies that were blurred are still found.
     """
 
-    def __init__(self, frames: Tensor, test: Tensor, ref: Scores, device: torch.device) -> None:
+    def __init__(self, frames: Tensor, test: Tensor, ref: Scores, device: str) -> None:
         self.device, self.ref = device, ref
         features = score_frames(frames, [str(k) for k in range(len(frames))], FPS, device, ("fvd_mini",))
         self.clips = self.places(frames, features)

@@ -117,8 +117,8 @@ def _sets(sets: dict[str, Any], count: int, of: int) -> Iterator[str]:
 
 
 def _verdicts(judged: dict[str, Any]) -> Iterator[str]:
-    yield (f"Do the pretrained model's samples beat it? (blind: a distance below {SEEN:g} x that of real clips, or a "
-           f"share above theirs / {SEEN:g})\n")
+    yield (f"Do the pretrained model's samples beat it? (blind, of frozen and shuffled: a distance below {SEEN:g} x "
+           f"that of real clips, or a share above theirs / {SEEN:g})\n")
     rows = [[metric, *("blind" if name in one["blind"] else "yes" if one["beaten"][name] else "no" for name in DAMAGED),
              "pass" if one["passed"] else "fails"] for metric, one in judged.items()]
     yield from markdown(["set metric", *DAMAGED, ""], rows)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib import import_module
 from typing import Any
 
@@ -63,8 +64,10 @@ def out_of_memory(config: Any, stage: Any) -> str:
     """What takes memory, and the flags that help."""
     if stage is None:
         return "out of memory already while the model was loaded: take a smaller --preset, or --device cpu"
-    whole = sum(p.nbytes for p in stage.model.transformer.parameters()) / 2**30
-    learnt = sum(p.numel() for p in stage.parameters().values()) * 16 / 2**30
+    parts = int(os.environ.get("WORLD_SIZE", "1")) if config.shard else 1
+    whole = sum(p.nbytes for p in stage.model.transformer.parameters()) / 2**30 / parts
+    learnt = sum(p.numel() for p in stage.parameters().values()) * 16 / 2**30 / parts
     return (f"out of memory: the weights take {whole:.1f} GiB, and gradients, optimizer and mean of those that learn "
             f"{learnt:.1f} GiB; the rest are activations. Try --accumulate {2 * config.accumulate} (the same result), "
-            "--checkpointing 1, a smaller --batch-size, or --shard with torchrun")
+            "--checkpointing 1, a smaller --batch-size, or " + ("more processes" if config.shard else
+                                                                "--shard with torchrun"))

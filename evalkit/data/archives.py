@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from evalkit.data.items import FRAME_SUFFIXES, VIDEO_SUFFIXES, VideoItem
+from evalkit.data.items import FRAME_SUFFIXES, VIDEO_SUFFIXES, VideoItem, is_still_webp
 from evalkit.data.manifests import PROMPT_COLUMNS
 
 MAX_MEMBER_BYTES = 4 * 2**30  # one video
@@ -68,8 +68,8 @@ def unzip_files(archive: Path, names: Collection[str], cache: Path | None = None
 def read_webdataset(shards: Collection[Path], cache: Path | None = None) -> list[VideoItem]:
     """The videos of WebDataset shards (`key.mp4` with `key.txt` or `key.json` beside it), unpacked into the cache.
 
-    Of a shard without any video, its images (`key.jpg`): beside videos they are thumbnails. Caption and json fields
-    become the prompt, seed, fps and extra. Raises ValueError as `unzip_files` does.
+    Of a shard without any video, its images (`key.jpg`): beside videos, arrays among them, they are thumbnails.
+    Caption and json fields become the prompt, seed, fps and extra. Raises ValueError as `unzip_files` does.
     """
     return [item for shard in shards for item in _read_shard(Path(shard), cache)]
 
@@ -78,8 +78,8 @@ def _read_shard(shard: Path, cache: Path | None) -> list[VideoItem]:
     if not shard.is_file():
         raise ValueError(f"expected a WebDataset shard, found no file {shard}")
     folder, budget = _folder_for(shard, cache), _Budget(shard)
-    videos: dict[str, tuple[str, Path]] = {}
-    images: dict[str, tuple[str, Path]] = {}
+    videos: dict[str, list[tuple[str, Path]]] = {}
+    images: dict[str, list[tuple[str, Path]]] = {}
     fields: dict[str, dict[str, Any]] = {}
     try:
         with tarfile.open(shard, "r|*") as opened:  # a stream: shards may be larger than memory
@@ -91,21 +91,21 @@ def _read_shard(shard: Path, cache: Path | None) -> list[VideoItem]:
                 if stream is None:
                     raise ValueError(f"{shard}: expected plain files, got a link or device {member.name!r}")
                 key, suffix = _split_key(name)
-                if suffix in VIDEO_SUFFIXES:
-                    if key in videos:
-                        raise ValueError(f"{shard}: expected one video per key, got two for {key!r}")
+                if suffix in VIDEO_SUFFIXES or (suffix in FRAME_SUFFIXES and not videos):
                     budget.take(name, member.size, MAX_MEMBER_BYTES)
-                    videos[key] = name, _write_once(stream, folder / name, member.size)
-                elif suffix in FRAME_SUFFIXES and not videos:
-                    budget.take(name, member.size, MAX_MEMBER_BYTES)
-                    images[key] = name, _write_once(stream, folder / name, member.size)
+                    path = _write_once(stream, folder / name, member.size)
+                    kind = images if suffix in FRAME_SUFFIXES or is_still_webp(path) else videos
+                    kind.setdefault(key, []).append((name, path))
                 elif suffix in (".txt", ".json"):
                     budget.take(name, member.size, MAX_TEXT_BYTES)
                     fields.setdefault(key, {}).update(_read_fields(stream.read(), suffix, f"{shard}: {name}"))
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise ValueError(f"{shard}: cannot be read as a tar file after {len(videos)} videos: {error}") from error
-    return [_item(f"{shard.stem}/{name}", path, fields.get(key, {}))
-            for key, (name, path) in (videos or images).items()]
+    found, what = (videos, "video") if videos else (images, "image")
+    double = next((key for key, files in found.items() if len(files) > 1), None)
+    if double is not None:
+        raise ValueError(f"{shard}: expected one {what} per key, got two for {double!r}")
+    return [_item(f"{shard.stem}/{name}", path, fields.get(key, {})) for key, ((name, path),) in found.items()]
 
 
 def _item(name: str, path: Path, fields: Mapping[str, Any]) -> VideoItem:

@@ -8,12 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 
+from evalkit.data import exif
 from evalkit.data.container import make_timeline, reading
 from evalkit.data.video_types import MAX_PIXELS, Deadline, Timeline, VideoError, check_size
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_EXIF = (b"Exif\0\0", b"eXIf", b"EXIF")  # what such data begin with in JPEG, PNG and WebP
 _DECODERS = {b"\x89PNG": "png", b"\xff\xd8\xff": "mjpeg", b"RIFF": "webp", b"BM": "bmp"}  # by a file's first bytes
 
 
@@ -68,7 +67,7 @@ class AnimatedWebp:
 
 
 class StillImage:
-    """A JPEG file as a video of one frame, turned as its EXIF data say."""
+    """An image file as a video of one frame."""
 
     def __init__(self, path: Path, deadline: Deadline, fps: float | None) -> None:
         self._path, self._deadline = path, deadline
@@ -77,7 +76,7 @@ class StillImage:
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """(0, the image). Raises VideoError where it is damaged or too large."""
         self._deadline.check()
-        yield 0, _turned(self._path)
+        yield 0, read_image(self._path)
 
 
 def is_animated_webp(path: Path) -> bool:
@@ -85,6 +84,13 @@ def is_animated_webp(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(21)
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 2)
+
+
+def is_animated_png(path: Path) -> bool:
+    """Whether a PNG file says before its picture that there are several."""
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    return head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]
 
 
 def frame_paths(folder: Path) -> list[Path]:
@@ -103,34 +109,16 @@ def natural_key(path: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def read_image(path: Path) -> av.VideoFrame:
-    """A still image as a frame, decoded by what its first bytes say it is."""
+    """A still image as a frame, decoded by what its first bytes say it is, and turned as its EXIF data say."""
     with reading(path):
         content = path.read_bytes()
         name = next((name for magic, name in _DECODERS.items() if content.startswith(magic)), None)
         if name is None:
             raise VideoError("corrupt or not an image" if content else "empty file")
-        if any(mark in content for mark in _EXIF):
-            return _turned(path)
+        bare = exif.removed(content, name)
         decoder = av.CodecContext.create(name, "r")
         decoder.thread_count, decoder.options = 1, {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
+        frames = [*decoder.decode(av.Packet(bare)), *decoder.decode(None)]
     if len(frames) != 1 or frames[0].is_corrupt:
         raise VideoError("corrupt: the image is damaged")
-    return frames[0]
-
-
-def _turned(path: Path) -> av.VideoFrame:
-    """An image through Pillow, turned as its EXIF data say: PyAV cannot read frames that carry such."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
-            check_size(*image.size)
-            if image.mode.startswith("I"):
-                raise VideoError("expected 8 bits a channel beside EXIF data, got 16: strip these")
-            turned = ImageOps.exif_transpose(image)
-            kind = "RGBA" if turned.has_transparency_data else "RGB"
-            pixels = np.asarray(turned.convert(kind))
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:  # as Pillow meets damage
-        raise VideoError("corrupt or not an image") from error
-    return av.VideoFrame.from_ndarray(pixels, format="rgba" if kind == "RGBA" else "rgb24")
+    return frames[0] if bare == content else exif.turned(frames[0], content)

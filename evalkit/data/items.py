@@ -82,12 +82,12 @@ def is_video_name(path: Path) -> bool:
 
 def is_frame_folder(files: Sequence[Path]) -> bool:
     """Whether a folder of exactly these files is one video: images that differ in a final number alone."""
-    images = all(path.suffix.lower() in FRAME_SUFFIXES or _is_still_webp(path) for path in files)
+    images = all(path.suffix.lower() in FRAME_SUFFIXES or is_still_webp(path) for path in files)
     numbered = all(re.search(r"[0-9]$", path.stem) for path in files)
     return images and numbered and len({re.sub(r"[0-9]+$", "", path.stem) for path in files}) == 1
 
 
-def _is_still_webp(path: Path) -> bool:
+def is_still_webp(path: Path) -> bool:
     """A .webp that moves is a video of its own: bit 1 of byte 20 in the extended format says so."""
     if path.suffix.lower() != ".webp" or not path.is_file():
         return False

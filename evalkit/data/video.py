@@ -131,10 +131,10 @@ def open_source(source: VideoLike, deadline: Deadline, fps: float | None, decode
     check_file(path)
     if path.suffix.lower() in arrays.SUFFIXES:
         yield arrays.ArrayFrames(arrays.read_array(path), fps)
-    elif path.suffix.lower() in images.JPEG_SUFFIXES:
-        yield images.StillImage(path, deadline, fps)
     elif images.is_animated_webp(path):
         yield images.AnimatedWebp(path, deadline, fps)
+    elif path.suffix.lower() in images.SUFFIXES and not images.is_animated_png(path):
+        yield images.StillImage(path, deadline, fps)
     else:
         with VideoFile(path, deadline, fps) as file:
             other = decoder == "torchcodec" or (decoder == "auto" and not why_not())

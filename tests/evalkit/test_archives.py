@@ -59,6 +59,12 @@ def test_images_of_a_shard_count_where_it_holds_no_video(tmp_path):
     items = find_videos(f"{tmp_path}/s-{{00..01}}.tar")
     assert names(items) == ["s-00/a.mp4", "s-00/b.mp4", "s-01/k1.jpg", "s-01/k2.PNG"]
     assert items[2].prompt == "a cat" and items[3].source.read_bytes() == b"four"
+    still = b"RIFF\0\0\0\0WEBPVP8 " + bytes(8)
+    make_tar(tmp_path / "s-02.tar", **{"k1.webp": still, "k2.jpg": b"six"})
+    assert names(find_videos(tmp_path / "s-02.tar")) == ["s-02/k1.webp", "s-02/k2.jpg"]
+    make_tar(tmp_path / "s-03.tar", **{"k1.jpg": b"seven", "k1.mask.png": b"eight"})
+    with pytest.raises(ValueError, match="one image per key, got two for 'k1'"):
+        find_videos(tmp_path / "s-03.tar")
 
 
 def test_a_changed_shard_never_serves_old_videos(tmp_path):
