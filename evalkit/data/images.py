@@ -118,7 +118,10 @@ def read_image(path: Path) -> av.VideoFrame:
         bare = exif.removed(content, name)
         decoder = av.CodecContext.create(name, "r")
         decoder.thread_count, decoder.options = 1, {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-        frames = [*decoder.decode(av.Packet(bare)), *decoder.decode(None)]
+        try:
+            frames = [*decoder.decode(av.Packet(bare)), *decoder.decode(None)]
+        except av.error.InvalidDataError as error:
+            raise VideoError("corrupt: the image is damaged") from error
     if len(frames) != 1 or frames[0].is_corrupt:
         raise VideoError("corrupt: the image is damaged")
     return frames[0] if bare == content else exif.turned(frames[0], content)
