@@ -36,7 +36,7 @@ CLIMB = ("import sys, json, time\n"
 def climbed(pretrained, tmp_path_factory):
     """A finished ladder of the preset smoke, and what its two calls printed."""
     out = tmp_path_factory.mktemp("ladder") / "ladder"
-    done = subprocess.run([sys.executable, "-c", CLIMB, str(pretrained), str(out)], check=True, timeout=220,
+    done = subprocess.run([sys.executable, "-c", CLIMB, str(pretrained), str(out)], check=True, timeout=400,
                           capture_output=True, text=True)
     return out, done.stdout.splitlines()
 
