@@ -121,7 +121,7 @@ def read_image(path: Path) -> av.VideoFrame:
         try:
             frames = [*decoder.decode(av.Packet(bare)), *decoder.decode(None)]
         except av.error.InvalidDataError as error:
-            raise VideoError("corrupt: the image is damaged") from error
+            raise VideoError(f"corrupt: the image is damaged, or of more than {MAX_PIXELS} pixels") from error
     if len(frames) != 1 or frames[0].is_corrupt:
         raise VideoError("corrupt: the image is damaged")
     return frames[0] if bare == content else exif.turned(frames[0], content)
