@@ -1,10 +1,27 @@
 """Attention of WanTransformer3DModel, as diffusers computes it, with a rotation that compiles to one fused kernel."""
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
+
+from evalkit.errors import UsageError
+
+def set_attention(transformer: Any, backend: str) -> None:
+    """Compute it by `fa4`, the package flash-attn-4, or by a backend of diffusers. UsageError where it is not there."""
+    try:
+        if backend == "fa4":
+            import baselines.flash4  # noqa: F401
+
+            for processor in transformer.attn_processors.values():
+                processor.flash4 = True
+        else:
+            transformer.set_attention_backend(backend)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--attention {backend}: {error}") from error
 
 
 class FusedRotary(WanAttnProcessor):
@@ -14,6 +31,8 @@ class FusedRotary(WanAttnProcessor):
     fifth of the GPU's time in a training step of the preset tiny (profiled on an H200 with torch 2.11).
     """
 
+    flash4 = False
+
     def __call__(self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, rotary_emb: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B, S, D) -> (B, S, D); cross-attention where there are `encoder_hidden_states`."""
@@ -22,7 +41,12 @@ class FusedRotary(WanAttnProcessor):
         query, key, value = (x.unflatten(2, (attn.heads, -1)) for x in (query, key, attn.to_v(context)))
         if rotary_emb is not None:
             query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
-        out = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=self._attention_backend)
+        if self.flash4 and attention_mask is None:
+            from baselines.flash4 import flash4
+
+            out = flash4(query, key, value)[0]
+        else:
+            out = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=self._attention_backend)
         out = out.flatten(2, 3).type_as(query)
         return attn.to_out[1](attn.to_out[0](out))
 

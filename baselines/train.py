@@ -54,7 +54,7 @@ class LoopConfig:
     patience: int = 3  # evaluations of a rising proxy and a falling held-out value; 0: go on
     device: str = "auto"
     compile: bool = False  # of the blocks, on a GPU
-    attention: str = ""  # diffusers' backend of it on a GPU, such as _native_cudnn; default: what torch takes
+    attention: str = ""  # on a GPU: a backend of diffusers, such as _native_cudnn, or fa4; default: what torch takes
     checkpointing: float = 0.0  # share of the blocks that compute their activations twice: less memory, more time
     shard: bool = False  # parameters, gradients and optimizer over all processes (FSDP): for what one GPU cannot hold
     trackers: tuple[str, ...] = ("tensorboard",)  # of accelerate; log.jsonl is always written
@@ -129,7 +129,9 @@ class _Run:
         if config.checkpointing:
             checkpoint_blocks(module, config.checkpointing)
         if config.attention and on_gpu:
-            module.set_attention_backend(config.attention)
+            from baselines.attention import set_attention  # diffusers takes a while to import
+
+            set_attention(module, config.attention)
         if config.compile:
             model.compile(dynamic=False if self.stage.one_shape else None)  # None: after two shapes
         if config.shard:

@@ -10,6 +10,7 @@ allocated; both of the training loop that `evalkit baseline` runs, `baselines.tr
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import tempfile
 import time
@@ -124,10 +125,10 @@ def plain_step(model: VideoDiffusion, checkpointing: bool) -> Callable[[], None]
 
 
 def our_step(model: VideoDiffusion, kind: str, clips: int, checkpointing: float, compiled: bool, out: str,
-             ) -> Callable[[], None]:
+             attention: str) -> Callable[[], None]:
     """A step of the stage `sft` on so many clips, or of `dpo` on so many pairs, through the one training loop."""
     settings = {"out": out, "steps": 10_000, "batch_size": clips, "rank": RANK, "checkpointing": checkpointing,
-                "compile": compiled, "attention": "_native_cudnn", "trackers": (), "ema": 0.99, "log_every": 0}
+                "compile": compiled, "attention": attention, "trackers": (), "ema": 0.99, "log_every": 0}
     clips_of = Noise(model)
     model.transformer.set_attn_processor(FusedRotary())
     if kind == "sft":
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--only", help="plain, sft or dpo, or one row by its name")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--attention", default="fa4", help="as of `evalkit baseline sft`")
     parser.add_argument("--profile", action="store_true", help="also where the time of a step goes, by kernel")
     args = parser.parse_args()
     on_gpu, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
@@ -176,7 +178,8 @@ def main() -> None:
         model = build(replace(preset), device)
         with tempfile.TemporaryDirectory() as out:
             step = (plain_step(model, bool(checkpointing)) if kind == "plain" else
-                    our_step(model, kind, clips * world, checkpointing, compiled, out))
+                    our_step(model, kind, clips * world, checkpointing, compiled, out,
+                             args.attention))
             seconds, peak, warm = measure(step, args.steps, device)
             told = kernels(step, device) if args.profile else ""
         found[name] = seconds, peak
@@ -184,6 +187,7 @@ def main() -> None:
             print(f"{name:40}{seconds:8.3f}{clips * world / seconds:9.3f}{peak:7.1f}{warm:11.1f}", flush=True)
             print(told, end="", flush=True)
         del model, step
+        gc.collect()  # modules refer to each other; what stayed would count as the next row's
         if on_gpu:
             torch.cuda.empty_cache()
     if {"DPO, 1 pair", "SFT, 2 clips"} <= set(found):

@@ -42,7 +42,7 @@ from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 PACED, SETTLED = 25, 9  # steps of a trial run, of which those after SETTLED are timed: both come right after a log
-KEPT, SWEPT = 4, (1.0, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
+KEPT, SWEPT = 8, (1.0, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
 NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
@@ -131,7 +131,8 @@ class Job:
         mine = sets | {name: measure(found, bank.ref, False)}
         passed = sum(verdict(metric, mine, name)["passed"] for metric in sets["real"])
         self.record["samples"][name] = {"fvd_mini": point, "novelty": new, "source": source, "guidance": guidance,
-                                        "passed": passed, "metrics": len(sets["real"])}
+                                        "passed": passed, "metrics": len(sets["real"]),
+                                        "dynamic_degree": float(np.mean(found.values["dynamic_degree"]))}
         print(f"{name}: {self.record['samples'][name]}", flush=True)
         self.save()
         lowest = min(new[space] for space in JUDGED_IN)
@@ -165,9 +166,9 @@ class Bank:
             if space == "features":
                 found[space] = torch.cdist(rows, self.clips[space]).amin(1).numpy()
                 continue
-            nearest = [torch.stack([torch.cdist(row[None].float(), part.float()).amin() for part in
-                                    self.clips[space].split(256)]).amin() for row in rows]
-            found[space] = (torch.stack(nearest) / 255 / rows.shape[1] ** 0.5).cpu().numpy()
+            nearest = torch.stack([torch.cdist(rows.float(), part.float()).amin(1) for part in
+                                   self.clips[space].split(512)]).amin(0)
+            found[space] = (nearest / 255 / rows.shape[1] ** 0.5).cpu().numpy()
         return found
 
     def novelty(self, frames: Tensor, scores: Scores) -> dict[str, float]:
@@ -297,7 +298,7 @@ def main() -> None:
     parser.add_argument("--pretrain-seconds", type=float, default=0, help="0: the preset's steps")
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
-    parser.add_argument("--sample-steps", type=int, default=25)
+    parser.add_argument("--sample-steps", type=int, default=50)
     parser.add_argument("--sample-batch", type=int, default=128)
     parser.add_argument("--guidance", type=float, default=1.5)
     parser.add_argument("--pair-samples", type=int, default=24)

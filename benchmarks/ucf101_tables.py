@@ -128,10 +128,11 @@ def _candidates(record: dict[str, Any]) -> Iterator[str]:
     yield ("New: share of samples farther from all clips trained on than the 5th percentile of test clips, in means of "
            "blocks of 8 x 8 pixels (layout), in the features of fvd_mini, and in pixels; then of clips that copy "
            "nothing and of copies\n")
-    yield from markdown(["samples", "guidance", "fvd_mini", "beats all damaged sets on", *SPACES], [
-        [name, f"{one['guidance']:g}", format_value(one["fvd_mini"]), f"{one['passed']} of {one['metrics']}",
-         *(f"{one['novelty'][space]:.3f}" for space in SPACES)] for name, one in record["samples"].items()] + [
-        [name, "", "", "", *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()])
+    yield from markdown(["samples", "guidance", "fvd_mini", "dynamic degree", "beats all damaged sets on", *SPACES], [
+        [name, f"{one['guidance']:g}", format_value(one["fvd_mini"]), format_value(one["dynamic_degree"]),
+         f"{one['passed']} of {one['metrics']}", *(f"{one['novelty'][space]:.3f}" for space in SPACES)]
+        for name, one in record["samples"].items()] + [
+        [name, "", "", "", "", *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()])
 
 
 def _trade_off(sets: dict[str, Any], means: dict[str, Any]) -> Iterator[str]:
