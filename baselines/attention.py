@@ -10,18 +10,21 @@ from torch import Tensor, nn
 
 from evalkit.errors import UsageError
 
+
 def set_attention(transformer: Any, backend: str) -> None:
     """Compute it by `fa4`, the package flash-attn-4, or by a backend of diffusers. UsageError where it is not there."""
     try:
-        if backend == "fa4":
-            import baselines.flash4  # noqa: F401
-
-            for processor in transformer.attn_processors.values():
-                processor.flash4 = True
-        else:
+        if backend != "fa4":
             transformer.set_attention_backend(backend)
+            return
+        from baselines.flash4 import check_device  # registers the operator
+
+        check_device()
     except (ImportError, ValueError, RuntimeError) as error:
-        raise UsageError(f"--attention {backend}: {error}") from error
+        install = '; pip install --pre "flash-attn-4[cu13]"' if isinstance(error, ImportError) else ""
+        raise UsageError(f"--attention {backend}: {error}{install}") from error
+    for processor in transformer.attn_processors.values():
+        processor.flash4 = True
 
 
 class FusedRotary(WanAttnProcessor):
@@ -31,7 +34,7 @@ class FusedRotary(WanAttnProcessor):
     fifth of the GPU's time in a training step of the preset tiny (profiled on an H200 with torch 2.11).
     """
 
-    flash4 = False
+    flash4 = False  # see `set_attention`
 
     def __call__(self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, rotary_emb: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -42,9 +45,7 @@ class FusedRotary(WanAttnProcessor):
         if rotary_emb is not None:
             query, key = rotate(query, *rotary_emb), rotate(key, *rotary_emb)
         if self.flash4 and attention_mask is None:
-            from baselines.flash4 import flash4
-
-            out = flash4(query, key, value)[0]
+            out = torch.ops.evalkit.flash4(query, key, value)[0]
         else:
             out = dispatch_attention_fn(query, key, value, attn_mask=attention_mask, backend=self._attention_backend)
         out = out.flatten(2, 3).type_as(query)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,20 @@ from evalkit.data.video_types import VideoError
 from evalkit.errors import UsageError
 from evalkit.features.weights import sha256_of
 from evalkit.results import write_atomic
+from evalkit.workers import available_cores, map_in_threads
 
 FAILURES, SHAPES = "failures.json", "shapes.json"
 ONE_SHAPE = Mixed()
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A clip as it was encoded before, or frames to encode, and where in the cache to keep that."""
+
+    key: str = ""
+    found: dict[str, Tensor] | None = None
+    frames: Tensor | None = None
 
 
 class ClipStore:
@@ -52,12 +62,14 @@ class ClipStore:
     def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
         """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
         good = []
-        for k, item in enumerate(self.items):
+        for k, read in enumerate(map_in_threads(self._try_read, self.items, available_cores())):
             try:
-                self._shapes[k] = clip_bucket(self.model, **self._encoded(k))
+                if isinstance(read, Exception):
+                    raise read
+                self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
                 good.append(k)
             except (VideoError, ValueError, OSError) as error:
-                self.failures[item.name] = " ".join(str(error).split())
+                self.failures[self.items[k].name] = " ".join(str(error).split())
             progress("encoding", k + 1, len(self.items))
         if self.failures and report is not None:
             write_atomic(report, (json.dumps(self.failures, indent=1) + "\n").encode())
@@ -89,31 +101,40 @@ class ClipStore:
         found = [read_frames(self.items[k], self.model.preset) for k in index]
         return torch.stack(found).to(self.model.device).float() / 255
 
-    def _encoded(self, k: int) -> dict[str, Tensor]:
+    def _encoded(self, k: int, read: _Read | None = None) -> dict[str, Tensor]:
         if k in self._kept:
             return self._kept[k]
-        item = self.items[k]
-        if self._is_cheap and not self.buckets and str(item.source).endswith(".npy"):
-            found = self._encode(read_frames(item, self.model.preset))  # as fast as the cache
-        else:
-            found = self._cached(item)
+        read = read or self._read(self.items[k])
+        found = read.found
+        if found is None:
+            found = self._encode(read.frames)
+            if read.key:
+                self.cache.store_tensors(read.key, found)
         size = sum(value.nbytes for value in found.values())
         if size <= self._free:
             self._kept[k], self._free = found, self._free - size
         return found
 
-    def _cached(self, item: VideoItem) -> dict[str, Tensor]:
+    def _try_read(self, item: VideoItem) -> _Read | Exception:
+        try:
+            return self._read(item)
+        except (VideoError, ValueError, OSError) as error:
+            return error
+
+    def _read(self, item: VideoItem) -> _Read:
+        """What can be done in threads: the cache's entry, or else the frames."""
         preset, buckets = self.model.preset, self.buckets
+        if self._is_cheap and not buckets and str(item.source).endswith(".npy"):
+            return _Read(frames=read_frames(item, preset))  # encoding it is as fast as the cache
         shape = {"buckets": buckets.row()} if buckets else {  # with its content they say which one it is
             "frames": preset.num_frames, "size": [preset.height, preset.width]}
         key = cache_key(kind="clip", content=content_of(item), encoder=self._encoder, fps=preset.fps, rate=item.fps,
                         **shape)
         found = self.cache.load_tensors(key)
-        if found is None:
-            frames = read_fitting(item, buckets, preset.fps) if buckets else read_frames(item, preset)
-            found = self._encode(frames)
-            self.cache.store_tensors(key, found)
-        return found
+        if found is not None:
+            return _Read(found=found)
+        frames = read_fitting(item, buckets, preset.fps) if buckets else read_frames(item, preset)
+        return _Read(key, frames=frames)
 
     def _encode(self, frames: Tensor) -> dict[str, Tensor]:
         if self._encoder == "pixels":

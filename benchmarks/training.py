@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -154,7 +155,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--only", help="plain, sft or dpo, or one row by its name")
     parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--attention", default="fa4", help="as of `evalkit baseline sft`")
+    parser.add_argument("--attention", default="fa4" if find_spec("flash_attn") and find_spec("flash_attn.cute")
+                        else "_native_cudnn", help="as of `evalkit baseline sft`")
     parser.add_argument("--profile", action="store_true", help="also where the time of a step goes, by kernel")
     args = parser.parse_args()
     on_gpu, world = torch.cuda.is_available(), int(os.environ.get("WORLD_SIZE", "1"))
@@ -168,7 +170,7 @@ def main() -> None:
         ("sft", "SFT, 1 clip, all checkpointed", 1, 1.0), ("sft", "SFT, 2 clips", 2, 0.0),
         ("dpo", "DPO, 1 pair", 1, 0.0)]
     print(f"{torch.cuda.get_device_name() if on_gpu else 'CPU'} x {world}, torch {torch.__version__}, {args.preset}: "
-          f"{preset.num_frames} x {preset.height} x {preset.width}, LoRA rank {RANK} of attention")
+          f"{preset.num_frames} x {preset.height} x {preset.width}, LoRA rank {RANK} of attention by {args.attention}")
     print(f"{'':40}{'s/step':>8}{'clips/s':>9}{'GiB':>7}{'warm-up s':>11}")
     found = {}
     for kind, name, clips, checkpointing in rows:
