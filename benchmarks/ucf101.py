@@ -16,7 +16,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ from baselines import dpo, pairs, pretrain, sft, vae
 from baselines.checkpoints import load_model
 from baselines.ladder_rungs import kept_steps
 from baselines.ladder_scores import Scores, keep_grid, score_frames
-from baselines.presets import find_preset, is_patch_codec
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample
 from baselines.stage import Stage
@@ -41,8 +40,7 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-PACED, SETTLED = 25, 9  # steps of a trial run, of which those after SETTLED are timed: both come right after a log
-KEPT, SWEPT = 8, (1.0, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
+KEPT, SWEPT = 8, (1.5, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
 NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
@@ -58,7 +56,7 @@ class Job:
         self.device = choose_device(args.device)
         path = self.out / RECORD
         self.record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {
-            "seconds": {}, "steps": {}, "pace": {}, "samples": {}, "controls": {}}
+            "seconds": {}, "steps": {}, "samples": {}, "controls": {}}
 
     def save(self) -> None:
         write_atomic(self.out / RECORD, (json.dumps(self.record, indent=1) + "\n").encode())
@@ -71,8 +69,8 @@ class Job:
         print(f"[{name}: {took:.1f} s]", flush=True)
         self.save()
 
-    def fit(self, name: str, module: Any, seconds: float = 0.0, keep: int = 0, **given: Any) -> str:
-        """Train a stage to its end, in about so many seconds where some are given; returns its folder."""
+    def fit(self, name: str, module: Any, keep: int = 0, **given: Any) -> str:
+        """Train a stage to its end, keeping so many checkpoints on the way; returns its folder."""
         folder = self.out / name
         if (folder / SUMMARY).is_file():
             return str(folder)
@@ -83,10 +81,6 @@ class Job:
             config = replace(config, batch_size=self.args.batch, warmup=1)
         if self.args.steps:
             config = replace(config, steps=self.args.steps)
-        elif seconds:
-            with self.timed(f"{name}: pace"):
-                pace = self.record["pace"][name] = self.record["pace"].get(name) or pace_of(module, config)
-            config = replace(config, steps=self.record["steps"].setdefault(name, max(PACED, round(seconds / pace))))
         if keep:
             config = replace(config, keep_every=-(-config.steps // keep))
         with self.timed(name):
@@ -185,25 +179,6 @@ class Bank:
                                                         ("fvd_mini",))) for name, frames in sets.items()}
 
 
-class _Paced(Exception):
-    """A trial run has lasted long enough."""
-
-
-def pace_of(module: Any, config: Any) -> float:
-    """Seconds a step, compilation left out."""
-    times: dict[int, float] = {}
-
-    def stop(_: str, step: int, __: int) -> None:
-        times[step] = time.perf_counter()
-        if step == PACED:
-            raise _Paced
-
-    trial = replace(config, out=f"{config.out}-pace", log_every=(PACED - 1) // 3, overwrite=True, steps=10 * PACED)
-    with suppress(_Paced):
-        train(module.build(trial), trial, stop)
-    return (times[PACED] - times[SETTLED]) / (PACED - SETTLED)
-
-
 def told(steps: int) -> Callable[[str, int, int], None]:
     """Says now and then how fast it goes."""
     start = time.perf_counter()
@@ -224,10 +199,9 @@ def run(args: argparse.Namespace) -> None:
             test = read_clips(job.data, "test")[1]
             write_atomic(job.data / "classes.txt", "".join(f"{name}\n" for name in sorted(set(test))).encode())
     once = str(job.data / "once.jsonl")
-    seconds = 0 if is_patch_codec(find_preset(args.preset)) else args.vae_seconds
-    autoencoder = job.fit("vae", vae, seconds, data=once, whitening=args.whitening)
-    base = job.fit("pretrain", pretrain, args.pretrain_seconds, KEPT, data=str(job.data / "train.jsonl"),
-                   vae=autoencoder)
+    autoencoder = job.fit("vae", vae, data=once, whitening=args.whitening)
+    base = job.fit("pretrain", pretrain, KEPT, data=str(job.data / "train.jsonl"), vae=autoencoder,
+                   steps=args.pretrain_steps)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
     sets: Sets = {}
@@ -293,14 +267,12 @@ def main() -> None:
     parser.add_argument("--preset", default="ucf101")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
-    parser.add_argument("--vae-seconds", type=float, default=80, help="of training, where it is not fitted at once; "
-                        "0: the preset's steps")
-    parser.add_argument("--pretrain-seconds", type=float, default=0, help="0: the preset's steps")
+    parser.add_argument("--pretrain-steps", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)
     parser.add_argument("--sample-batch", type=int, default=128)
-    parser.add_argument("--guidance", type=float, default=1.5)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--pair-samples", type=int, default=24)
     parser.add_argument("--reward", default="guarded", help="what SFT's clips are chosen by, and DPO's pairs")
     parser.add_argument("--margin", type=float, default=0.01, help="of the reward, up to which a pair ties")

@@ -145,7 +145,6 @@ def _trade_off(sets: dict[str, Any], means: dict[str, Any]) -> Iterator[str]:
 
 def _run(record: dict[str, Any], ref: Scores) -> Iterator[str]:
     yield f"VAE: {record['psnr']:.2f} dB on test clips. Chosen: {record['chosen']}. Steps: {record['steps']}"
-    yield f"Seconds a step: { {name: round(value, 4) for name, value in record['pace'].items()} }"
     yield f"Seconds: { {name: round(value, 1) for name, value in record['seconds'].items()} }"
     if ref.without:
         yield f"Not to be had: {ref.without}"

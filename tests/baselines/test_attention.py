@@ -1,3 +1,6 @@
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -68,3 +71,52 @@ def test_flash_attention_4_and_its_gradient_equal_attention_in_float64(keys):
         error = (mine.double().transpose(1, 2) - other).norm() / other.norm()
         assert error.item() < 0.004  # of bfloat16
     torch.library.opcheck(flash4, [x.detach() for x in inputs])
+
+
+@pytest.mark.skipif(flash4 is not None, reason="flash-attn-4 is installed: the test above runs it")
+def test_the_operator_has_the_shapes_and_gradients_of_attention_where_its_kernels_are_replaced_by_exact_ones(
+        monkeypatch):
+    def exact(q, k, v):
+        return F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2).contiguous()
+
+    def scores(q, k):
+        return torch.einsum("bqhd,bkhd->bhqk", q, k) / q.shape[-1] ** 0.5
+
+    def forward(q, k, v, return_lse):
+        return exact(q, k, v), scores(q, k).logsumexp(-1), None, None, None
+
+    def backward(q, k, v, out, gradient, denominators):
+        weights = (scores(q, k) - denominators[..., None]).exp()
+        of_weights = torch.einsum("bqhd,bkhd->bhqk", gradient, v) - (gradient * out).sum(-1).mT[..., None]
+        of_scores = weights * of_weights / q.shape[-1] ** 0.5
+        return (torch.einsum("bhqk,bkhd->bqhd", of_scores, k), torch.einsum("bhqk,bqhd->bkhd", of_scores, q),
+                torch.einsum("bhqk,bqhd->bkhd", weights, gradient))
+
+    interface = ModuleType("flash_attn.cute.interface")
+    interface._flash_attn_fwd, interface._flash_attn_bwd = forward, backward
+    cute = ModuleType("flash_attn.cute")
+    cute.interface = interface
+    for name, module in (("flash_attn", ModuleType("flash_attn")), ("flash_attn.cute", cute)):
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.delitem(sys.modules, "baselines.flash4", raising=False)
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(patch_size=[2, 4, 4], num_attention_heads=2, attention_head_dim=24,
+                                        num_layers=2, ffn_dim=32, in_channels=3, out_channels=3, text_dim=12,
+                                        freq_dim=16)
+    theirs, their_gradients = _outputs(transformer, FusedRotary())
+    processor = FusedRotary()
+    transformer.set_attn_processor(processor)
+    set_attention(transformer, "fa4")
+    assert processor.flash4
+    ours, our_gradients = _outputs(transformer, processor)
+    torch.testing.assert_close(ours, theirs)
+    for mine, other in zip(our_gradients, their_gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+    torch.library.opcheck(torch.ops.evalkit.flash4.default,
+                          tuple(torch.randn(2, n, 3, 8, requires_grad=True) for n in (6, 5, 5)))
+    compiled = torch.compile(lambda q, k, v: torch.ops.evalkit.flash4(q * 2, k, v)[0], backend="aot_eager",
+                             fullgraph=True)
+    q, k, v = (torch.randn(2, n, 3, 8, requires_grad=True) for n in (6, 5, 5))
+    torch.testing.assert_close(compiled(q, k, v), exact(q * 2, k, v))
+    monkeypatch.delitem(sys.modules, "baselines.flash4")
