@@ -1,30 +1,10 @@
 """Attention of WanTransformer3DModel, as diffusers computes it, with a rotation that compiles to one fused kernel."""
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
-
-from evalkit.errors import UsageError
-
-
-def set_attention(transformer: Any, backend: str) -> None:
-    """Compute it by `fa4`, the package flash-attn-4, or by a backend of diffusers. UsageError where it is not there."""
-    try:
-        if backend != "fa4":
-            transformer.set_attention_backend(backend)
-            return
-        from baselines.flash4 import check_device  # registers the operator
-
-        check_device()
-    except (ImportError, ValueError, RuntimeError) as error:
-        install = '; pip install --pre "flash-attn-4[cu13]"' if isinstance(error, ImportError) else ""
-        raise UsageError(f"--attention {backend}: {error}{install}") from error
-    for processor in transformer.attn_processors.values():
-        processor.flash4 = True
 
 
 class FusedRotary(WanAttnProcessor):
@@ -34,7 +14,7 @@ class FusedRotary(WanAttnProcessor):
     fifth of the GPU's time in a training step of the preset tiny (profiled on an H200 with torch 2.11).
     """
 
-    flash4 = False  # see `set_attention`
+    flash4 = False  # see `VideoDiffusion.set_attention`
 
     def __call__(self, attn: nn.Module, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
                  attention_mask: Tensor | None = None, rotary_emb: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -29,12 +29,12 @@ def fronts(rows: Sequence[Measured], real: Sequence[Measured], reference: Measur
 
 def _front(title: str, columns: Sequence[str], rows: Sequence[Measured], real: Sequence[Measured],
            reference: Measured, prompts: int) -> dict[str, Any] | None:
-    from baselines.ladder_summary import is_better_high, least_of
+    from baselines.ladder_summary import is_better_high, range_of
 
     samples = [_samples(one, columns, reference, prompts) for one in rows]
     if any(one is None for one in samples):
         return None
-    high, least = ([of(name) for name in columns] for of in (is_better_high, least_of))
+    high, least = [is_better_high(name) for name in columns], [range_of(name)[0] for name in columns]
     cube = np.stack(samples)  # (rows, objectives, prompts)
     values = cube.mean(2)
     worst = np.where(high, np.minimum(values.min(0), 0.0), values.max(0)).tolist()

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 import numpy as np
@@ -19,6 +19,12 @@ class Mean:
     value: float
     ci95: Interval | None
     p_value: float | None = None
+
+    def within(self, low: float, high: float) -> Mean:
+        """With its interval cut to what the number can be: Student's, of a few seeds, knows no ends."""
+        if self.ci95 is None:
+            return self
+        return replace(self, ci95=(min(max(self.ci95[0], low), high), min(max(self.ci95[1], low), high)))
 
     def row(self) -> dict:
         """JSON-ready."""
@@ -70,7 +76,7 @@ def win_rate(better: np.ndarray, worse: np.ndarray) -> Mean:
     share = mean_of(wins - 0.5, test=True)
     if len(wins) == 1:
         return Mean(share.value + 0.5, wilson_interval(share.value + 0.5, wins.shape[1]), share.p_value)
-    return Mean(share.value + 0.5, tuple(min(1.0, max(0.0, end + 0.5)) for end in share.ci95), share.p_value)
+    return Mean(share.value + 0.5, tuple(end + 0.5 for end in share.ci95), share.p_value).within(0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,9 @@ def is_better_high(name: str) -> bool:
     return metric_of(name).higher_is_better if name in METRICS else True
 
 
-def least_of(name: str) -> float:
-    """What a column can be at least; minus infinity where nothing is known."""
-    return metric_of(name).range[0] if name in METRICS else -math.inf
+def range_of(name: str) -> tuple[float, float]:
+    """What a column can be at least and at most; infinite where nothing is known."""
+    return metric_of(name).range if name in METRICS else (-math.inf, math.inf)
 
 
 def write_summary(folders: Sequence[Path], out: Path) -> Path:
@@ -177,7 +177,7 @@ def _entry(one: Measured, reference: Measured | None, prompts: int | None = None
     scores = {}
     for name in one.names():
         values = one.per_prompt(name, prompts)
-        scores[name] = mean_of(values).row() | {"n": int(values.shape[1])}
+        scores[name] = mean_of(values).within(*range_of(name)).row() | {"n": int(values.shape[1])}
     scores |= {name: found.row() for name in one.scores[0].features
                if (found := set_score(one, reference, name, prompts)) is not None}
     return one.plan | {"kl": one.fact("kl"), "implicit": one.fact("implicit"), "scores": scores,
@@ -201,7 +201,7 @@ def _set_score(one: Measured, reference: Measured, name: str, prompts: int | Non
         if min(len(rows), len(other.features[name])) < metric.minimum:
             return None
         found.append(metric.compute(_double(rows), _double(other.features[name]), None, 0))
-    return mean_of_sets([one.value for one in found], [one.ci95 for one in found])
+    return mean_of_sets([one.value for one in found], [one.ci95 for one in found]).within(*range_of(name))
 
 
 def _compute_sets(measured: Sequence[Measured], reference: Measured, swept: int) -> None:

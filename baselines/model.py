@@ -14,6 +14,7 @@ from baselines.latents import latents_of
 from baselines.patch_codec import PatchCodec
 from baselines.presets import Preset, is_patch_codec
 from baselines.text import TextEncoder, build_text_encoder
+from evalkit.errors import UsageError
 
 LEAST_T = 0.05  # a velocity read from a clean prediction divides by t, by this at least (Li & He, 2025)
 COMPILED = 64  # variants of a block: shapes of batches, adapters, with gradient and without
@@ -127,6 +128,21 @@ class VideoDiffusion:
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, COMPILED)
         self.transformer.compile_repeated_blocks(dynamic=dynamic)
+
+    def set_attention(self, backend: str) -> None:
+        """Compute it by `fa4` (flash-attn-4) or by a backend of diffusers. UsageError where it is not there."""
+        try:
+            if backend != "fa4":
+                self.transformer.set_attention_backend(backend)
+                return
+            from baselines.flash4 import check_device  # registers the operator
+
+            check_device()
+        except (ImportError, ValueError, RuntimeError) as error:
+            install = '; pip install --pre "flash-attn-4[cu13]"' if isinstance(error, ImportError) else ""
+            raise UsageError(f"--attention {backend}: {error}{install}") from error
+        for processor in self.transformer.attn_processors.values():
+            processor.flash4 = True
 
     def autocast(self) -> Any:
         if self.dtype == torch.float32:

@@ -46,6 +46,7 @@ class Config:
     level: str = "simple"  # of the world's scenes: simple or full
     register: str = "terse"  # of the world's captions
     batch_size: int = 16
+    attention: str = ""  # on a GPU: a backend of diffusers, such as _native_cudnn, or fa4; default: what torch takes
     format: str = "auto"  # mp4, or npy (T, H, W, 3), which needs no PyAV; auto: mp4 where PyAV is there
     device: str = "auto"
 
@@ -81,6 +82,8 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
         model = load_model(config.source, config.lora_scale).to(choose_device(config.device))
         if shape is not None:
             reshape(model, shape)
+        if config.attention and model.device.type == "cuda":
+            model.set_attention(config.attention)
         if len(missing) >= MANY:
             model.compile()
         done = len(wanted) - len(missing)

@@ -129,9 +129,7 @@ class _Run:
         if config.checkpointing:
             checkpoint_blocks(module, config.checkpointing)
         if config.attention and on_gpu:
-            from baselines.attention import set_attention  # diffusers takes a while to import
-
-            set_attention(module, config.attention)
+            model.set_attention(config.attention)
         if config.compile:
             model.compile(dynamic=False if self.stage.one_shape else None)  # None: after two shapes
         if config.shard:

@@ -96,14 +96,14 @@ def test_folders_without_a_ladder_are_refused(tmp_path, capsys):
     assert "expected a finished ladder" in capsys.readouterr().err
 
 
-def made_up(folder, seed, gain, prompts=40, spread=0.02):
+def made_up(folder, seed, gain, prompts=40, spread=0.02, motion=9):
     """A ladder of two rungs: the truth rises by `gain` above noise, dynamic_degree falls, nothing else is there."""
     rng = np.random.default_rng(seed)
     names = [f"prompt {k // 2}" for k in range(2 * prompts)]
     base = np.random.default_rng(99).random(2 * prompts)
     values = {"sft": {"truth.overall": base, "dynamic_degree": 10 + base},
               "dpo": {"truth.overall": base + gain + rng.normal(0, spread, 2 * prompts),
-                      "dynamic_degree": 9 + base + rng.normal(0, spread, 2 * prompts)}}
+                      "dynamic_degree": motion + base + rng.normal(0, spread, 2 * prompts)}}
     (folder / SCORES).mkdir(parents=True)
     for name, found in {**values, "reference": values["sft"], "real": values["sft"]}.items():
         Scores(names, found).save(folder / SCORES / f"{name}.npz")
@@ -135,6 +135,14 @@ def test_merged_ladders_hold_the_spread_of_their_training_seeds(tmp_path, capsys
     again = made_up(tmp_path / "again", 1, 0.1)
     assert main(["baseline", "ladder", "--merge", str(folders[1]), str(again), "--out", str(tmp_path / "no")]) == 2
     assert "different training seeds" in capsys.readouterr().err
+
+
+def test_an_interval_over_training_seeds_stays_within_what_the_score_can_be(tmp_path):
+    folders = [made_up(tmp_path / str(k), k, 0.1, motion=motion) for k, motion in enumerate((1, 10, 19))]
+    (tmp_path / "all").mkdir()
+    scores = json.loads(write_summary(folders, tmp_path / "all").read_text())["rungs"]["dpo"]["scores"]
+    low, high = scores["dynamic_degree"]["ci95"]
+    assert low == 0.0 and high > 30  # Student's t of three such seeds asks for 10 +- 22
 
 
 def test_a_win_rate_counts_ties_half_and_a_prompt_once():
