@@ -34,6 +34,9 @@ class Mixed:
     buckets: bool = False  # batches of one resolution, aspect and length each; without, all are stretched to one shape
     images: str = ""  # with --buckets: captioned images, a table or WebDataset tars; images among the videos count, too
     image_share: float = 0.0  # of steps, with --buckets, that see images; 0: as many as images are among all clips
+    places: int = 1  # clips of each video, evenly from its start to its end; 1: its start alone
+    mirrored: bool = False  # each clip also mirrored
+    changes: bool = False  # each also enlarged, backwards and in other colours, and its prompt then says which
 
     def check(self, data: str) -> None:
         """UsageError where the flags do not go together, or with the made-up world."""
@@ -41,6 +44,8 @@ class Mixed:
             raise UsageError("--images and --image-share: expected --buckets with them: an image has its own shape")
         if self.buckets and data == "world":
             raise UsageError("--buckets: expected --data with videos: clips of the made-up world are all of one shape")
+        if data == "world" and (self.places != 1 or self.mirrored or self.changes):
+            raise UsageError("--places, --mirrored and --changes: expected --data with videos with them")
 
 
 @dataclass(frozen=True)
@@ -113,22 +118,21 @@ def check_bucket(model: VideoDiffusion, bucket: Bucket) -> None:
                          f"{bucket.num_frames} frames of {bucket.height}x{bucket.width}")
 
 
-def read_fitting(item: VideoItem, buckets: Buckets, fps: float) -> Tensor:
-    """uint8 (T, 3, H, W) of the bucket that a video or image fits, from its start at `fps`: resized to cover it, and
-    the middle cut out. VideoError where it cannot be read, or is too short for all.
+def fitting(item: VideoItem, buckets: Buckets, fps: float) -> tuple[ClipSpec, Bucket]:
+    """How to read the bucket that a video or image fits, from its start at `fps`: resized to cover it; `cut_middle`
+    takes what is too much. VideoError where it cannot be read, or is too short for all.
     """
-    from evalkit.data.video import read_clips
-
     num_frames, height, width = measure(item, fps)
     bucket = buckets.of(num_frames, height, width)
     scale = max(bucket.height / height, bucket.width / width)
     covering = max(bucket.height, round(scale * height)), max(bucket.width, round(scale * width))
-    spec = ClipSpec(num_frames=bucket.num_frames, fps=fps if bucket.num_frames > 1 else None, size=covering)
-    found = read_clips(item.source, [spec], fps=item.fps)[spec]
-    if isinstance(found, VideoError):
-        raise found
-    top, left = (covering[0] - bucket.height) // 2, (covering[1] - bucket.width) // 2
-    return found[0].frames[:, :, top: top + bucket.height, left: left + bucket.width].contiguous()
+    return ClipSpec(num_frames=bucket.num_frames, fps=fps if bucket.num_frames > 1 else None, size=covering), bucket
+
+
+def cut_middle(frames: Tensor, bucket: Bucket) -> Tensor:
+    """The middle of (T, 3, H, W), as large as the bucket."""
+    top, left = (frames.shape[2] - bucket.height) // 2, (frames.shape[3] - bucket.width) // 2
+    return frames[:, :, top: top + bucket.height, left: left + bucket.width].contiguous()
 
 
 def measure(item: VideoItem, fps: float) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.buckets import Bucket, Buckets, Mixed, buckets_of, clip_bucket, read_fitting, schedule, step_shares
+from baselines.buckets import (
+    Bucket,
+    Buckets,
+    Mixed,
+    buckets_of,
+    clip_bucket,
+    cut_middle,
+    fitting,
+    schedule,
+    step_shares,
+)
 from baselines.model import VideoDiffusion
 from baselines.patch_codec import PatchCodec
 from baselines.presets import Preset
 from baselines.stage import Batch, Shard, send
+from baselines.views import View, all_views, video_of, view_of, viewed
 from evalkit.cache import Cache, cache_key
 from evalkit.data.items import VideoItem
 from evalkit.data.video_types import VideoError
@@ -28,6 +39,7 @@ from evalkit.workers import available_cores, map_in_threads
 
 FAILURES, SHAPES = "failures.json", "shapes.json"
 ONE_SHAPE = Mixed()
+READ_AHEAD = 4 << 30  # bytes of frames that wait for the encoder at most
 Progress = Callable[[str, int, int], None]
 
 
@@ -61,21 +73,25 @@ class ClipStore:
 
     def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
         """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
-        good = []
-        for k, read in enumerate(map_in_threads(self._try_read, self.items, available_cores())):
-            try:
-                if isinstance(read, Exception):
-                    raise read
-                self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
-                good.append(k)
-            except (VideoError, ValueError, OSError) as error:
-                self.failures[self.items[k].name] = " ".join(str(error).split())
-            progress("encoding", k + 1, len(self.items))
+        good, videos = [], of_one_video(self.items)
+        preset, views = self.model.preset, max(map(len, videos), default=1)
+        clip = 3 * preset.num_frames * preset.height * preset.width
+        at_once = max(1, min(available_cores(), READ_AHEAD // (2 * views * clip)))
+        for rows, reads in zip(videos, map_in_threads(self._try_read, videos, at_once), strict=True):
+            for k, read in zip(rows, reads, strict=True):
+                try:
+                    if isinstance(read, Exception):
+                        raise read
+                    self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
+                    good.append(k)
+                except (VideoError, ValueError, OSError) as error:
+                    self.failures[video_of(self.items[k])] = " ".join(str(error).split())
+                progress("encoding", k + 1, len(self.items))
         if self.failures and report is not None:
             write_atomic(report, (json.dumps(self.failures, indent=1) + "\n").encode())
         if len(self.failures) > max_failures or not good:
             name, why = next(iter(self.failures.items()))
-            raise UsageError(f"{len(self.failures)} of {len(self.items)} videos cannot be used, more than "
+            raise UsageError(f"{len(self.failures)} of {len(videos)} videos cannot be used, more than "
                              f"--max-failures {max_failures} allows; the first: {name}: {why}")
         self.items, self._shapes = ([rows[k] for k in good] for rows in (self.items, self._shapes))
         self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
@@ -98,13 +114,15 @@ class ClipStore:
 
     def frames(self, index: Sequence[int]) -> Tensor:
         """(B, T, 3, H, W) float in [0, 1] of these rows, as a reward sees them."""
-        found = [read_frames(self.items[k], self.model.preset) for k in index]
+        items = [self.items[k] for k in index]
+        found = [frames for rows in of_one_video(items)
+                 for frames in read_views(items[rows.start: rows.stop], self.model.preset)]
         return torch.stack(found).to(self.model.device).float() / 255
 
     def _encoded(self, k: int, read: _Read | None = None) -> dict[str, Tensor]:
         if k in self._kept:
             return self._kept[k]
-        read = read or self._read(self.items[k])
+        read = read or self._read([k])[0]
         found = read.found
         if found is None:
             found = self._encode(read.frames)
@@ -115,26 +133,27 @@ class ClipStore:
             self._kept[k], self._free = found, self._free - size
         return found
 
-    def _try_read(self, item: VideoItem) -> _Read | Exception:
+    def _try_read(self, rows: Sequence[int]) -> Sequence[_Read | Exception]:
         try:
-            return self._read(item)
+            return self._read(rows)
         except (VideoError, ValueError, OSError) as error:
-            return error
+            return [error] * len(rows)
 
-    def _read(self, item: VideoItem) -> _Read:
-        """What can be done in threads: the cache's entry, or else the frames."""
+    def _read(self, rows: Sequence[int]) -> list[_Read]:
+        """What can be done in threads for rows of one video: the cache's entries, or else its frames."""
+        items = [self.items[k] for k in rows]
         preset, buckets = self.model.preset, self.buckets
-        if self._is_cheap and not buckets and str(item.source).endswith(".npy"):
-            return _Read(frames=read_frames(item, preset))  # encoding it is as fast as the cache
+        if self._is_cheap and not buckets and str(items[0].source).endswith(".npy"):
+            return [_Read(frames=frames) for frames in read_views(items, preset)]  # encoding is as fast as the cache
         shape = {"buckets": buckets.row()} if buckets else {  # with its content they say which one it is
             "frames": preset.num_frames, "size": [preset.height, preset.width]}
-        key = cache_key(kind="clip", content=content_of(item), encoder=self._encoder, fps=preset.fps, rate=item.fps,
-                        **shape)
-        found = self.cache.load_tensors(key)
-        if found is not None:
-            return _Read(found=found)
-        frames = read_fitting(item, buckets, preset.fps) if buckets else read_frames(item, preset)
-        return _Read(key, frames=frames)
+        content = content_of(items[0])
+        keys = [cache_key(kind="clip", content=content, encoder=self._encoder, fps=preset.fps, rate=item.fps, **shape,
+                          **({"view": view_of(item).row()} if view_of(item) != View() else {})) for item in items]
+        found = [self.cache.load_tensors(key) for key in keys]
+        missing = [k for k, one in enumerate(found) if one is None]
+        frames = dict(zip(missing, read_views([items[k] for k in missing], preset, buckets), strict=True))
+        return [_Read(key, one, frames.get(k)) for k, (key, one) in enumerate(zip(keys, found, strict=True))]
 
     def _encode(self, frames: Tensor) -> dict[str, Tensor]:
         if self._encoder == "pixels":
@@ -195,6 +214,7 @@ def open_store(model: VideoDiffusion, where: str, cache: str, max_failures: int,
         known = {item.name for item in items}
         items += [replace(item, name=f"images/{item.name}") if item.name in known else item
                   for item in captioned(mixed.images)]
+    items = list(viewed(items, all_views(mixed.places, mixed.mirrored, mixed.changes)))
     store = ClipStore(model, items, cache, buckets=buckets_of(model) if mixed.buckets else None)
     store.prepare(max_failures, Path(cache) / FAILURES, progress)
     if mixed.buckets:
@@ -219,24 +239,50 @@ def captioned(where: str) -> list[VideoItem]:
     return items
 
 
-def read_frames(item: VideoItem, preset: Preset) -> Tensor:
-    """uint8 (T, 3, H, W) of the preset's size and rate, from the start. ValueError or VideoError where it has none.
+def of_one_video(items: Sequence[VideoItem]) -> list[range]:
+    """Rows of items that follow each other and are views of one video."""
+    starts = [k for k, item in enumerate(items) if not k or item.source is not items[k - 1].source]
+    return [range(start, stop) for start, stop in pairwise([*starts, len(items)])]
 
-    A .npy file of exactly this shape is read without PyAV.
+
+def read_frames(item: VideoItem, preset: Preset) -> Tensor:
+    """uint8 (T, 3, H, W) of the preset's size and rate, from the start, or as the item is viewed; see `read_views`."""
+    return read_views([item], preset)[0]
+
+
+def read_views(items: Sequence[VideoItem], preset: Preset, buckets: Buckets | None = None) -> list[Tensor]:
+    """uint8 (T, 3, H, W) of each view of one video: of the preset's size and rate, or of the bucket that it fits.
+
+    It is decoded once. ValueError or VideoError where it cannot be. A .npy file of exactly the preset's shape is read
+    without PyAV.
     """
-    if str(item.source).endswith(".npy"):
-        frames = torch.from_numpy(np.load(item.source, allow_pickle=False))
+    if not items:
+        return []
+    first, views = items[0], [view_of(item) for item in items]
+    content = content_of(first) if any(view.change for view in views) else ""
+    if str(first.source).endswith(".npy") and buckets is None:
+        frames = torch.from_numpy(np.load(first.source, allow_pickle=False))
         if frames.dtype == torch.uint8 and tuple(frames.shape) == (preset.num_frames, preset.height, preset.width, 3):
-            return frames.permute(0, 3, 1, 2).contiguous()
+            return [view.of(frames.permute(0, 3, 1, 2), content) for view in views]
     from evalkit.clips import ClipSpec
     from evalkit.data.video import read_clips
 
-    spec = ClipSpec(num_frames=preset.num_frames, min_frames=preset.num_frames, fps=preset.fps,
-                    size=(preset.height, preset.width))
-    found = read_clips(item.source, [spec], fps=item.fps)[spec]
-    if isinstance(found, VideoError):
-        raise found
-    return found[0].frames
+    bucket = None
+    if buckets is None:
+        spec = ClipSpec(num_frames=preset.num_frames, min_frames=preset.num_frames, fps=preset.fps,
+                        size=(preset.height, preset.width))
+    else:
+        spec, bucket = fitting(first, buckets, preset.fps)
+    specs = [view.within(spec) for view in views]
+    found = read_clips(first.source, list(dict.fromkeys(specs)), fps=first.fps)
+    seen = []
+    for view, one in zip(views, specs, strict=True):
+        clips = found[one]
+        if isinstance(clips, VideoError):
+            raise clips
+        frames = clips[view.place].frames
+        seen.append(view.of(frames if bucket is None else cut_middle(frames, bucket), content))
+    return seen
 
 
 def content_of(item: VideoItem) -> str:

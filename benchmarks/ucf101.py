@@ -45,6 +45,7 @@ NEW = 0.95  # share of samples that have to be farther from training clips than 
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
 RECORD = "record.json"
+AS_THEY_ARE = {"places": 1, "mirrored": False, "changes": False}  # unpacked clips are all views already
 Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> what `measure` says
 
 
@@ -201,7 +202,7 @@ def run(args: argparse.Namespace) -> None:
     once = str(job.data / "once.jsonl")
     autoencoder = job.fit("vae", vae, data=once, whitening=args.whitening)
     base = job.fit("pretrain", pretrain, KEPT, data=str(job.data / "train.jsonl"), vae=autoencoder,
-                   steps=args.pretrain_steps)
+                   steps=args.pretrain_steps, **AS_THEY_ARE)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
     sets: Sets = {}

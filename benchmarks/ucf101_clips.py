@@ -13,17 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from baselines.views import View, all_views
 from evalkit.data.corruptions import corrupt
 from evalkit.results import write_atomic
 
 FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
-# What a training clip's prompt says of it where it was changed: there is more to learn from, and samples of a bare
-# prompt are as unchanged clips are (non-leaky augmentation: Karras et al., 2022).
-CHANGES = ("", "enlarged", "backwards", "recoloured")
-# Of a training video: where its clips lie, whether they are mirrored, and their change; the first stands for it where
-# one is enough.
-VARIANTS = tuple((place, mirrored, change) for change in CHANGES for place in (0.5, 0.0, 0.25, 0.75, 1.0)
-                 for mirrored in (False, True))
+VIEWS = all_views(5, mirrored=True, changes=True)  # of a training video
+MIDDLE = View(2, 5)  # of a test video, and of a training video where one is enough
 
 
 def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -73,34 +69,17 @@ def unpack(packed: Path, out: Path) -> None:
     for data, part, name, prompt in rows:
         frames = np.asarray(Image.open(BytesIO(data.tobytes())).convert("RGB"))
         frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
-        random = np.random.default_rng(list(name.encode()))
-        for k, (place, mirrored, change) in enumerate(VARIANTS if part == "train" else VARIANTS[:1]):
-            start = round(place * (len(frames) - FRAMES))
-            clip = frames[start: start + FRAMES, :, ::-1] if mirrored else frames[start: start + FRAMES]
+        frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        for k, view in enumerate(VIEWS if part == "train" else [MIDDLE]):
+            start = round(view.place * (len(frames) - FRAMES) / (view.places - 1))
             path = out / part / f"{name}-{k}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, np.ascontiguousarray(changed(clip, change, random)))
-            row = {"path": f"{part}/{path.name}", "prompt": f"{prompt} {change}".strip(), "fps": FPS}
-            for table in ({part, "once"} if part == "train" and not k else {part}):
+            np.save(path, view.of(frames[start: start + FRAMES], name).permute(0, 2, 3, 1).numpy())
+            row = {"path": f"{part}/{path.name}", "prompt": f"{prompt} {view.change}".strip(), "fps": FPS}
+            for table in ({part, "once"} if part == "train" and view == MIDDLE else {part}):
                 tables[table].append(row)
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
-
-
-def changed(clip: np.ndarray, change: str, random: np.random.Generator) -> np.ndarray:
-    """uint8 (T, H, W, 3) enlarged by a tenth to two fifths, backwards in time, or with other gains of its colours."""
-    if change == "backwards":
-        return clip[::-1]
-    if change == "recoloured":
-        return np.clip(clip * random.uniform(0.7, 1.3, 3), 0, 255).round().astype(np.uint8)
-    if change == "enlarged":
-        whole = clip.shape[1]
-        side = random.integers(round(whole / 1.4), round(whole / 1.1) + 1)
-        top, left = random.integers(0, whole - side + 1, 2)
-        part = torch.from_numpy(clip[:, top: top + side, left: left + side].copy()).permute(0, 3, 1, 2).float()
-        large = F.interpolate(part, (whole, whole), mode="bicubic")
-        return large.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    return clip
 
 
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:

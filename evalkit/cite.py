@@ -63,7 +63,7 @@ def describe(protocol: Mapping[str, Any]) -> str:
     clips = protocol["clips"]
     frames = f"{clips['num_frames']} frames" if clips["num_frames"] else f"at most {clips['max_frames']} frames"
     place = {"uniform": "spread over the video", "start": "from its start", "center": "from its middle",
-             "random": "from a random place"}[clips["placement"]]
+             "random": "from a random place", "spread": "from its start to its end"}[clips["placement"]]
     words = [f"{frames} {place}"]
     if clips["fps"]:
         words.append(f"{clips['fps']:g} fps")

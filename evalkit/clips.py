@@ -14,13 +14,14 @@ class ClipSpec:
     """Which frames of a video a score reads, and at what size: part of its protocol.
 
     placement: "start" takes consecutive frames from the beginning, "center" from the middle, "random" from a
-    start drawn from the seed and the video's content; "uniform" spreads `num_frames` over the whole video.
+    start drawn from the seed and the video's content; "uniform" spreads `num_frames` over the whole video; "spread"
+    takes `clips_per_video` windows whose starts are evenly apart, from its first frames to its last.
     """
 
     num_frames: int | None = None  # exactly this many (too short is an error); None: the window, up to max_frames
     max_frames: int = 128  # the window's length where num_frames is None
     min_frames: int = 2  # fewer is an error
-    placement: Literal["start", "center", "random", "uniform"] = "start"
+    placement: Literal["start", "center", "random", "uniform", "spread"] = "start"
     stride: int = 1  # take every n-th frame (ignored by "uniform")
     fps: float | None = None  # resample by timestamp to this rate first; None: the video's own rate
     clips_per_video: int | None = 1  # None: every non-overlapping clip
@@ -31,6 +32,8 @@ class ClipSpec:
     def __post_init__(self) -> None:
         if self.placement == "uniform" and self.num_frames is None:
             raise ValueError('ClipSpec: placement "uniform" needs num_frames')
+        if self.placement == "spread" and (self.clips_per_video or 0) < 2:
+            raise ValueError('ClipSpec: placement "spread" needs at least 2 clips_per_video')
         smallest = min(self.min_frames, self.max_frames, self.stride, self.num_frames or 1)
         if smallest < 1:
             raise ValueError(f"ClipSpec: expected counts of at least 1, got {smallest}")

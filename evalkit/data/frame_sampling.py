@@ -26,7 +26,8 @@ def pick_frames(timeline: Timeline, spec: ClipSpec, random: Random) -> list[Pick
 
     A video of variable rate is resampled to its mean rate first, so that frames are evenly spaced in time.
     `clips_per_video` = k gives k windows one after the other ("start", "center": as many as fit), k independent draws
-    ("random"), or k interleaved sets ("uniform", which takes the middles of num_frames equal parts).
+    ("random"), k interleaved sets ("uniform", which takes the middles of num_frames equal parts), or k windows from
+    the first frames to the last, which may overlap, or be the same ones ("spread").
     Raises VideoError where the video is too short or, with `spec.fps`, has no known rate.
     """
     sequence, fps = resample(timeline, spec.fps)
@@ -69,6 +70,8 @@ def _offsets(spec: ClipSpec, total: int, span: int, step: int, random: Random) -
     fitting = (total - span) // step + 1
     if spec.placement == "random" and spec.clips_per_video is not None:
         return sorted(random.randrange(total - span + 1) for _ in range(spec.clips_per_video))
+    if spec.placement == "spread":
+        return np.linspace(0, total - span, spec.clips_per_video).round().astype(int).tolist()
     count = min(fitting, spec.clips_per_video or fitting)
     room = total - span - (count - 1) * step
     first = {"start": 0, "center": room // 2, "random": random.randrange(room + 1)}[spec.placement]

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from baselines import presets, pretrain, sft
-from baselines.buckets import Bucket, Mixed, buckets_of, check_bucket, grain, measure, read_fitting, schedule
+from baselines.buckets import Bucket, Mixed, buckets_of, check_bucket, grain, measure, schedule
 from baselines.checkpoints import save_model, save_vae, trainable_weights
-from baselines.data import FAILURES, SHAPES, epoch_rows, open_clips
+from baselines.data import FAILURES, SHAPES, epoch_rows, open_clips, read_views
 from baselines.loop_state import read_state
 from baselines.model import VideoDiffusion, build_transformer, build_vae
 from baselines.sample import Config as SampleConfig
@@ -136,7 +136,7 @@ def test_no_clip_is_stretched(height, width, tmp_path):
     disc = np.hypot(rows - (height - 1) / 2, columns - (width - 1) / 2) < min(height, width) / 3
     Image.fromarray((disc[..., None] * np.full(3, 255)).astype(np.uint8)).save(tmp_path / "a.png")
     buckets = buckets_of(VideoDiffusion.build(replace(OWN["pixels"], height=64, width=64)))
-    frames = read_fitting(VideoItem(tmp_path / "a.png", "a"), buckets, 8.0)
+    frames = read_views([VideoItem(tmp_path / "a.png", "a")], OWN["pixels"], buckets)[0]
     there = frames[0, 0].float() / 255
     tall, wide = there.sum(0).max(), there.sum(1).max()  # its diameters, to a part of a pixel
     assert abs(tall - wide) < 0.5 and there.sum() == pytest.approx(float(np.pi / 4 * tall * wide), rel=0.03)

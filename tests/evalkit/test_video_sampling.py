@@ -24,6 +24,15 @@ def test_start_and_center_windows():
     assert starts(3, ClipSpec(max_frames=4)) == [[0, 1, 2]]
 
 
+def test_spread_windows_go_from_the_first_frames_to_the_last_and_may_overlap_or_be_the_same():
+    spec = ClipSpec(num_frames=4, placement="spread", clips_per_video=3)
+    assert starts(10, spec) == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert starts(4, spec) == [[0, 1, 2, 3]] * 3
+    assert starts(10, ClipSpec(num_frames=3, stride=2, placement="spread", clips_per_video=2)) == [[0, 2, 4], [5, 7, 9]]
+    with pytest.raises(ValueError, match="at least 2 clips_per_video"):
+        ClipSpec(placement="spread")
+
+
 def test_a_video_of_exactly_the_length_is_enough():
     for placement in ("start", "center", "random", "uniform"):
         assert starts(16, ClipSpec(num_frames=16, placement=placement)) == [list(range(16))]

@@ -1,0 +1,101 @@
+"""Views of a video to train on: where they lie, what is done to them, and that they are read and kept once."""
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import data, pretrain
+from baselines.buckets import Mixed
+from baselines.data import captioned, open_clips, read_frames, read_views
+from baselines.model import VideoDiffusion
+from baselines.presets import find_preset
+from baselines.views import CHANGES, View, all_views, changed, viewed
+from evalkit.cli import main
+from evalkit.data.video import write_video
+from evalkit.errors import UsageError
+
+SMOKE = replace(find_preset("smoke"), text="words")  # of any prompt
+VIEWS = all_views(3, mirrored=True, changes=True)
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """Two of 24 frames, whose brightness tells the time, with a brighter left half; and a table of them."""
+    rows = []
+    for name, blue in (("a", 30), ("b", 90)):
+        frames = torch.zeros(24, 3, 64, 64, dtype=torch.uint8)
+        frames[:, :2] = (60 + 6 * torch.arange(24, dtype=torch.uint8))[:, None, None, None]
+        frames[:, 2], frames[:, :, :, :32] = blue, frames[:, :, :, :32] + 40
+        write_video(tmp_path / f"{name}.mp4", frames, 8.0)
+        rows.append({"path": f"{name}.mp4", "prompt": f"a video {name}"})
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "all.jsonl"
+
+
+def test_there_is_a_view_of_every_kind_whose_prompt_says_what_was_changed(videos):
+    items = list(viewed(captioned(str(videos)), VIEWS))
+    assert len(items) == 2 * 3 * 2 * 4 and len({item.name for item in items}) == len(items)
+    told = [item.prompt for item in items]
+    assert told.count("a video a") == told.count("a video a backwards") == 6
+    assert {prompt.removeprefix("a video b").strip() for prompt in told[24:]} == {"", *CHANGES}
+    assert list(viewed(captioned(str(videos)), [View()])) == captioned(str(videos))
+    with pytest.raises(UsageError, match="--places: expected at least 1, got 0"):
+        all_views(0, False, False)
+
+
+def test_places_lie_evenly_from_start_to_end_and_changes_do_what_they_are_called(videos):
+    items = list(viewed(captioned(str(videos))[:1], VIEWS))
+    seen = {item.view: frames.float() for item, frames in zip(items, read_views(items, SMOKE), strict=True)}
+    firsts = [seen[View(k, 3)][0, 0, 0, 63] for k in range(3)]
+    assert [float(one) for one in firsts] == pytest.approx([60, 84, 108], abs=3)  # frames 0, 4 and 8 of 24
+    plain = seen[View(1, 3)]
+    assert torch.equal(seen[View(1, 3, True)], plain.flip(-1))
+    assert torch.equal(seen[View(1, 3, False, "backwards")], plain.flip(0))
+    gains = seen[View(1, 3, False, "recoloured")].mean((0, 2, 3)) / plain.mean((0, 2, 3))
+    assert gains.std() > 0.01 and 0.65 < gains.min() < gains.max() < 1.35
+    large = seen[View(1, 3, False, "enlarged")]
+    assert large.shape == plain.shape and not torch.equal(large, plain)
+    assert large.amax() <= plain.amax() + 6
+    assert torch.equal(read_frames(items[2], SMOKE).float(), plain)
+
+
+def test_enlarging_keeps_what_is_large_in_the_picture_and_another_change_is_refused():
+    frames = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    frames[..., 16:48, 16:48] = 200
+    large = changed(frames, "enlarged", np.random.default_rng(0))
+    assert 1.1**2 * 0.9 < (large > 100).float().mean() / (frames > 100).float().mean() < 1.4**2 * 1.1
+    with pytest.raises(ValueError, match="expected a change of enlarged, backwards, recoloured"):
+        changed(frames, "upside down", np.random.default_rng(0))
+
+
+def test_a_video_is_decoded_once_for_all_its_views_and_not_again(videos, tmp_path, monkeypatch):
+    opened = []
+    real = data.read_views
+    monkeypatch.setattr(data, "read_views", lambda items, *rest: opened.append(len(items)) or real(items, *rest))
+    model = VideoDiffusion.build(SMOKE)
+    mixed = Mixed(places=3, mirrored=True, changes=True)
+    first = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
+    assert opened == [24, 24] and len(first.items) == 48
+    again = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
+    assert opened == [24, 24, 0, 0]
+    for k in (0, 5, 47):
+        assert torch.equal(first.rows([k])["frames"], again.rows([k])["frames"])
+        assert torch.equal(again.frames([k])[0], again.rows([k])["frames"][0].float() / 255)
+    assert not torch.equal(first.rows([6])["text"], first.rows([0])["text"])
+
+
+def test_a_video_that_cannot_be_read_leaves_out_all_its_views(videos, tmp_path):
+    (videos.parent / "a.mp4").write_bytes(b"nothing")
+    store = open_clips(VideoDiffusion.build(SMOKE), str(videos), str(tmp_path / "kept"), 0, 1,
+                       mixed=Mixed(places=2, mirrored=True)).store
+    assert list(store.failures) == ["a.mp4"]
+    assert [item.prompt for item in store.items] == ["a video b"] * 4
+
+
+def test_the_made_up_world_has_no_views(tmp_path, capsys):
+    with pytest.raises(UsageError, match="--places, --mirrored and --changes: expected --data with videos"):
+        pretrain.build(pretrain.Config(out=str(tmp_path), preset="smoke", places=2))
+    assert main(["baseline", "pretrain", "--preset", "smoke", "--changes", "--out", str(tmp_path / "run")]) == 2
+    assert "--changes" in capsys.readouterr().err
