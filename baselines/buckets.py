@@ -35,7 +35,7 @@ class Mixed:
     images: str = ""  # with --buckets: captioned images, a table or WebDataset tars; images among the videos count, too
     image_share: float = 0.0  # of steps, with --buckets, that see images; 0: as many as images are among all clips
     places: int = 1  # clips of each video, evenly from its start to its end; 1: its start alone
-    mirrored: bool = False  # each clip also mirrored
+    mirrored: bool = False  # each clip also mirrored: not where prompts say left or right
     changes: bool = False  # each also enlarged, backwards and in other colours, and its prompt then says which
 
     def check(self, data: str) -> None:

@@ -3,53 +3,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.buckets import (
-    Bucket,
-    Buckets,
-    Mixed,
-    buckets_of,
-    clip_bucket,
-    cut_middle,
-    fitting,
-    schedule,
-    step_shares,
-)
+from baselines.buckets import Bucket, Buckets, Mixed, buckets_of, clip_bucket, schedule, step_shares
 from baselines.model import VideoDiffusion
 from baselines.patch_codec import PatchCodec
-from baselines.presets import Preset
+from baselines.reading import content_of, map_exact, of_one_video, read_views
 from baselines.stage import Batch, Shard, send
-from baselines.views import View, all_views, video_of, view_of, viewed
+from baselines.views import CHANGES, View, all_views, video_of, view_of, viewed
 from evalkit.cache import Cache, cache_key
 from evalkit.data.items import VideoItem
 from evalkit.data.video_types import VideoError
 from evalkit.errors import UsageError
-from evalkit.features.weights import sha256_of
 from evalkit.results import write_atomic
 from evalkit.workers import available_cores, map_in_threads
 
 FAILURES, SHAPES = "failures.json", "shapes.json"
 ONE_SHAPE = Mixed()
-READ_AHEAD = 4 << 30  # bytes of frames that wait for the encoder at most
+READ_AHEAD = 4 << 30  # bytes of frames that wait for the encoder at most, on a host
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A clip as it was encoded before, or frames to encode, and where in the cache to keep that."""
+    """A clip as it was encoded before, or frames to encode, and where in the cache to keep that.
+
+    Neither, or nothing found in the cache: it shows what an earlier view of its video shows.
+    """
 
     key: str = ""
     found: dict[str, Tensor] | None = None
     frames: Tensor | None = None
+
+    @property
+    def repeats(self) -> bool:
+        return not self.found and self.frames is None
 
 
 class ClipStore:
@@ -70,18 +66,20 @@ class ClipStore:
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._free = in_memory
         self._texts: dict[str, Tensor] = {}
+        self._are_changed = any(view_of(item).change for item in self.items)
 
     def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
         """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
         good, videos = [], of_one_video(self.items)
-        preset, views = self.model.preset, max(map(len, videos), default=1)
-        clip = 3 * preset.num_frames * preset.height * preset.width
-        at_once = max(1, min(available_cores(), READ_AHEAD // (2 * views * clip)))
+        at_once = self._videos_at_once(max(map(len, videos), default=1))
         for rows, reads in zip(videos, map_in_threads(self._try_read, videos, at_once), strict=True):
             for k, read in zip(rows, reads, strict=True):
                 try:
                     if isinstance(read, Exception):
                         raise read
+                    if read.repeats:
+                        self._keep(read, {})
+                        continue
                     self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
                     good.append(k)
                 except (VideoError, ValueError, OSError) as error:
@@ -96,6 +94,11 @@ class ClipStore:
         self.items, self._shapes = ([rows[k] for k in good] for rows in (self.items, self._shapes))
         self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
 
+    def _videos_at_once(self, views: int) -> int:
+        preset, processes = self.model.preset, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        video = views * 3 * preset.num_frames * preset.height * preset.width
+        return max(1, min(available_cores(), READ_AHEAD // processes // (2 * video)))
+
     def groups(self) -> dict[Bucket, list[int]]:
         """Rows by the shape of their clips, which is known once they are prepared: those of a batch are of one."""
         found: dict[Bucket, list[int]] = {}
@@ -104,8 +107,14 @@ class ClipStore:
         return found
 
     def rows(self, index: Sequence[int]) -> dict[str, Tensor]:
-        """The clips of these rows and their text, stacked, on the model's device."""
-        return self.clips(index) | {"text": torch.stack([self._text(self.items[k].prompt or "") for k in index])}
+        """The clips of these rows and their text, stacked, on the model's device.
+
+        With changed clips among them also "no_text", which takes the text's place for guidance.
+        """
+        found = self.clips(index) | {"text": torch.stack([self._text(self.items[k].prompt or "") for k in index])}
+        if self._are_changed:
+            found["no_text"] = torch.stack([self._text(view_of(self.items[k]).change) for k in index])
+        return found
 
     def clips(self, index: Sequence[int]) -> dict[str, Tensor]:
         """The same without text."""
@@ -126,12 +135,15 @@ class ClipStore:
         found = read.found
         if found is None:
             found = self._encode(read.frames)
-            if read.key:
-                self.cache.store_tensors(read.key, found)
+            self._keep(read, found)
         size = sum(value.nbytes for value in found.values())
         if size <= self._free:
             self._kept[k], self._free = found, self._free - size
         return found
+
+    def _keep(self, read: _Read, encoded: dict[str, Tensor]) -> None:
+        if read.key and read.found is None:
+            self.cache.store_tensors(read.key, encoded)
 
     def _try_read(self, rows: Sequence[int]) -> Sequence[_Read | Exception]:
         try:
@@ -143,7 +155,7 @@ class ClipStore:
         """What can be done in threads for rows of one video: the cache's entries, or else its frames."""
         items = [self.items[k] for k in rows]
         preset, buckets = self.model.preset, self.buckets
-        if self._is_cheap and not buckets and str(items[0].source).endswith(".npy"):
+        if self._is_cheap and not buckets and map_exact(items[0], preset) is not None:
             return [_Read(frames=frames) for frames in read_views(items, preset)]  # encoding is as fast as the cache
         shape = {"buckets": buckets.row()} if buckets else {  # with its content they say which one it is
             "frames": preset.num_frames, "size": [preset.height, preset.width]}
@@ -157,7 +169,7 @@ class ClipStore:
 
     def _encode(self, frames: Tensor) -> dict[str, Tensor]:
         if self._encoder == "pixels":
-            return {"frames": frames}
+            return {"frames": frames.clone() if frames.untyped_storage().nbytes() > frames.nbytes else frames}
         return {"latents": self.model.encode(frames[None])[0].half().cpu()}
 
     def _text(self, prompt: str) -> Tensor:
@@ -214,6 +226,12 @@ def open_store(model: VideoDiffusion, where: str, cache: str, max_failures: int,
         known = {item.name for item in items}
         items += [replace(item, name=f"images/{item.name}") if item.name in known else item
                   for item in captioned(mixed.images)]
+    if mixed.changes:
+        try:
+            model.encode_prompts(CHANGES)
+        except ValueError as error:
+            raise UsageError(f"--changes: expected a text encoder that knows the words {', '.join(CHANGES)}, which "
+                             "say what was done; this preset's does not") from error
     items = list(viewed(items, all_views(mixed.places, mixed.mirrored, mixed.changes)))
     store = ClipStore(model, items, cache, buckets=buckets_of(model) if mixed.buckets else None)
     store.prepare(max_failures, Path(cache) / FAILURES, progress)
@@ -237,62 +255,6 @@ def captioned(where: str) -> list[VideoItem]:
         raise UsageError(f"{where}: {len(bare)} of {len(items)} videos have no prompt ({', '.join(bare[:3])}); give a "
                          "manifest with the columns path and prompt, or a data set that has captions")
     return items
-
-
-def of_one_video(items: Sequence[VideoItem]) -> list[range]:
-    """Rows of items that follow each other and are views of one video."""
-    starts = [k for k, item in enumerate(items) if not k or item.source is not items[k - 1].source]
-    return [range(start, stop) for start, stop in pairwise([*starts, len(items)])]
-
-
-def read_frames(item: VideoItem, preset: Preset) -> Tensor:
-    """uint8 (T, 3, H, W) of the preset's size and rate, from the start, or as the item is viewed; see `read_views`."""
-    return read_views([item], preset)[0]
-
-
-def read_views(items: Sequence[VideoItem], preset: Preset, buckets: Buckets | None = None) -> list[Tensor]:
-    """uint8 (T, 3, H, W) of each view of one video: of the preset's size and rate, or of the bucket that it fits.
-
-    It is decoded once. ValueError or VideoError where it cannot be. A .npy file of exactly the preset's shape is read
-    without PyAV.
-    """
-    if not items:
-        return []
-    first, views = items[0], [view_of(item) for item in items]
-    content = content_of(first) if any(view.change for view in views) else ""
-    if str(first.source).endswith(".npy") and buckets is None:
-        frames = torch.from_numpy(np.load(first.source, allow_pickle=False))
-        if frames.dtype == torch.uint8 and tuple(frames.shape) == (preset.num_frames, preset.height, preset.width, 3):
-            return [view.of(frames.permute(0, 3, 1, 2), content) for view in views]
-    from evalkit.clips import ClipSpec
-    from evalkit.data.video import read_clips
-
-    bucket = None
-    if buckets is None:
-        spec = ClipSpec(num_frames=preset.num_frames, min_frames=preset.num_frames, fps=preset.fps,
-                        size=(preset.height, preset.width))
-    else:
-        spec, bucket = fitting(first, buckets, preset.fps)
-    specs = [view.within(spec) for view in views]
-    found = read_clips(first.source, list(dict.fromkeys(specs)), fps=first.fps)
-    seen = []
-    for view, one in zip(views, specs, strict=True):
-        clips = found[one]
-        if isinstance(clips, VideoError):
-            raise clips
-        frames = clips[view.place].frames
-        seen.append(view.of(frames if bucket is None else cut_middle(frames, bucket), content))
-    return seen
-
-
-def content_of(item: VideoItem) -> str:
-    """sha256 of a file, or of a folder of frames."""
-    path = Path(item.source)
-    if path.is_file():
-        return sha256_of(path)
-    from evalkit.data.video import content_hash
-
-    return content_hash(item.source)
 
 
 def _hash_of(network: torch.nn.Module) -> str:

@@ -82,6 +82,8 @@ def is_better_high(name: str) -> bool:
 
 def range_of(name: str) -> tuple[float, float]:
     """What a column can be at least and at most; infinite where nothing is known."""
+    if name.startswith("truth."):
+        return 0.0, 1.0
     return metric_of(name).range if name in METRICS else (-math.inf, math.inf)
 
 

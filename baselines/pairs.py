@@ -12,9 +12,10 @@ import torch
 
 from baselines.alignment import open_reward
 from baselines.checkpoints import read_card
-from baselines.data import captioned, read_frames
+from baselines.data import captioned
 from baselines.evaluation import clips_at_once, score
 from baselines.presets import Preset
+from baselines.reading import read_frames
 from baselines.sample import MANIFEST
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample as make_samples

@@ -25,8 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 8, "fresh": 4, "remembered": 64, "workers": 0, "warmup": 1, "eval_every": 4,
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
-    "ucf101": {"steps": 1600, "batch_size": 128, "ema": 0.999, "eval_every": 0, "places": 5, "mirrored": True,
-               "changes": True},
+    "ucf101": {"steps": 1000, "batch_size": 128, "ema": 0.999, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
     "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }
@@ -79,7 +78,8 @@ class Denoising(Stage):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x = batch["latents"] if "latents" in batch.tensors else self.model.encode(batch["frames"])
-        text = drop_text(batch["text"].float(), self._nothing, batch, self.config.no_text)
+        nothing = batch.tensors.get("no_text", self._nothing).float()
+        text = drop_text(batch["text"].float(), nothing, batch, self.config.no_text)
         x_t, t, target = self.noised(x.float(), batch)
         errors = squared_error(self.model.velocity(x_t, t, text), target)
         if "weights" in batch.tensors:

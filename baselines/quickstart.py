@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from baselines.checkpoints import read_card
-from baselines.data import captioned, read_frames
+from baselines.data import captioned
 from baselines.ladder_report import write_report
 from baselines.ladder_rungs import Rung
 from baselines.ladder_scores import PARTS, Scores, diversities, keep_grid, truth_of
 from baselines.ladder_summary import KIND, RESULT, Measured, scored
+from baselines.reading import read_frames
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample
 from baselines.shipped import RUNGS, shipped

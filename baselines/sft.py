@@ -61,6 +61,8 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     if (config.select != "all") != bool(config.reward):
         raise UsageError("--select top, best or weighted goes with --reward, and all without")
     config.check(config.data)
+    if config.changes and config.reward:
+        raise UsageError("--changes goes without --reward: the best of a prompt would be of changed ones, too")
     if config.buckets and config.reward:
         raise UsageError("--buckets goes without --reward: a reward compares clips of one size and length")
     model, lora = open_model(config, config.rank)

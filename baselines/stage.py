@@ -154,5 +154,5 @@ class ClosedForm(ABC):
 
 
 def drop_text(text: Tensor, nothing: Tensor, batch: Batch, probability: float) -> Tensor:
-    """The states (B, L, D) with those of no prompt (1, L, D) in some rows: what guidance needs."""
+    """The states (B, L, D) with those of no prompt, (B or 1, L, D), in some rows: what guidance needs."""
     return torch.where(batch.draws.chance(batch.rows, probability)[:, None, None], nothing, text)

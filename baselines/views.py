@@ -1,6 +1,7 @@
 """Views of a video to train on: clips at several places of it, mirrored, or changed in ways that their prompts tell.
 
-A sample of a bare prompt is then as unchanged clips are: augmentation that does not leak (Karras et al., 2022).
+A sample of a bare prompt is then as unchanged clips are: augmentation that does not leak (Karras et al., 2022). The
+word stays where a prompt is left out for guidance.
 """
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,8 +34,8 @@ class View:
     change: str = ""  # one of CHANGES
 
     def row(self) -> dict[str, Any]:
-        """JSON-ready, for keys of caches."""
-        return asdict(self)
+        """JSON-ready, for keys of caches; another version where `changed` does something else."""
+        return asdict(self) | {"version": 1}
 
     def within(self, spec: ClipSpec) -> ClipSpec:
         """The spec that reads all places, of which this is one."""
@@ -91,7 +93,7 @@ def changed(frames: Tensor, change: str, random: np.random.Generator) -> Tensor:
     if change == "backwards":
         return frames.flip(0)
     if change == "recoloured":
-        gains = frames.new_tensor(random.uniform(*GAINS, 3), dtype=float)[:, None, None]
+        gains = torch.from_numpy(random.uniform(*GAINS, 3)).float()[:, None, None]
         return (frames * gains).round().clamp(0, 255).byte()
     if change != "enlarged":
         raise ValueError(f"expected a change of {', '.join(CHANGES)}, got {change!r}")

@@ -40,12 +40,11 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT, SWEPT = 8, (1.5, 2.0)  # checkpoints of pretraining that are sampled; guidance beside --guidance
+KEPT, STRONGER = 8, 2.0  # checkpoints of pretraining that are sampled; guidance that the best is sampled with, too
 NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
 RECORD = "record.json"
-AS_THEY_ARE = {"places": 1, "mirrored": False, "changes": False}  # unpacked clips are all views already
 Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> what `measure` says
 
 
@@ -202,7 +201,7 @@ def run(args: argparse.Namespace) -> None:
     once = str(job.data / "once.jsonl")
     autoencoder = job.fit("vae", vae, data=once, whitening=args.whitening)
     base = job.fit("pretrain", pretrain, KEPT, data=str(job.data / "train.jsonl"), vae=autoencoder,
-                   steps=args.pretrain_steps, **AS_THEY_ARE)
+                   steps=args.pretrain_steps)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
     sets: Sets = {}
@@ -217,8 +216,8 @@ def run(args: argparse.Namespace) -> None:
     sources = {Path(folder).name: folder for step, folder in kept_steps(base).items() if step < last} | {"end": base}
     keys = {name: job.candidate(name, source, args.guidance, bank, sets) for name, source in sources.items()}
     chosen = max(keys, key=keys.__getitem__)
-    keys = {chosen: keys[chosen]} | {name: job.candidate(name, sources[chosen], value, bank, sets) for name, value in
-                                     ((f"{chosen}-guidance-{value:g}", value) for value in SWEPT)}
+    stronger = f"{chosen}-guidance-{STRONGER:g}"
+    keys = {chosen: keys[chosen], stronger: job.candidate(stronger, sources[chosen], STRONGER, bank, sets)}
     best = max(keys, key=keys.__getitem__)
     job.record["chosen"] = {"samples": best, "limits": bank.limits}
     job.record["samples"]["pretrain"] = job.record["samples"][best]

@@ -31,19 +31,22 @@ def run(module: Any, config: Any) -> int:
     import warnings
     from pathlib import Path
 
-    from baselines.train import SUMMARY, settle_folder, train
+    from baselines.train import CONFIG, SUMMARY, settle_folder, train
     from evalkit.errors import UsageError
     from evalkit.features.weights import MissingWeights
     from evalkit.progress import shown_progress
 
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about themselves
+    settings = Path(config.out) / CONFIG
+    is_new, stage = not settings.is_file(), None
     settle_folder(Path(config.out), config)
-    stage = None
     try:
         with shown_progress("steps") as advance:
             stage = module.build(config)
             card = train(stage, config, lambda name, done, of: advance(name, done, of, None))
     except (ValueError, MissingWeights) as error:
+        if is_new and stage is None:
+            settings.unlink(missing_ok=True)  # nothing was begun: the next try may have other flags
         raise error if isinstance(error, UsageError) else UsageError(str(error)) from error
     except RuntimeError as error:
         if "out of memory" in str(error):

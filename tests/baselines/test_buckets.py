@@ -13,9 +13,10 @@ from PIL import Image
 from baselines import presets, pretrain, sft
 from baselines.buckets import Bucket, Mixed, buckets_of, check_bucket, grain, measure, schedule
 from baselines.checkpoints import save_model, save_vae, trainable_weights
-from baselines.data import FAILURES, SHAPES, epoch_rows, open_clips, read_views
+from baselines.data import FAILURES, SHAPES, epoch_rows, open_clips
 from baselines.loop_state import read_state
 from baselines.model import VideoDiffusion, build_transformer, build_vae
+from baselines.reading import read_views
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample
 from baselines.stage import Shard

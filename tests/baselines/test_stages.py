@@ -13,10 +13,11 @@ import torch
 from baselines import dpo, nft, pairs, pretrain, reward_gradient, sft
 from baselines.adapters import adapter_parameters
 from baselines.checkpoints import load_model, read_card
-from baselines.data import captioned, epoch_rows, read_frames, select
+from baselines.data import captioned, epoch_rows, select
 from baselines.pairs import pair_up
 from baselines.presets import PRESETS
 from baselines.prompts import read_prompts
+from baselines.reading import read_frames
 from baselines.sample import Config as SampleConfig
 from baselines.sample import sample, write_sample
 from baselines.stage import Draws, Shard

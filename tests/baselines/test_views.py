@@ -1,18 +1,22 @@
 """Views of a video to train on: where they lie, what is done to them, and that they are read and kept once."""
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from baselines import data, pretrain
+from baselines import pretrain, sft
 from baselines.buckets import Mixed
-from baselines.data import captioned, open_clips, read_frames, read_views
+from baselines.data import captioned, open_clips
 from baselines.model import VideoDiffusion
 from baselines.presets import find_preset
+from baselines.reading import read_frames, read_views
 from baselines.views import CHANGES, View, all_views, changed, viewed
 from evalkit.cli import main
+from evalkit.data import video
 from evalkit.data.video import write_video
 from evalkit.errors import UsageError
 
@@ -72,18 +76,21 @@ def test_enlarging_keeps_what_is_large_in_the_picture_and_another_change_is_refu
 
 def test_a_video_is_decoded_once_for_all_its_views_and_not_again(videos, tmp_path, monkeypatch):
     opened = []
-    real = data.read_views
-    monkeypatch.setattr(data, "read_views", lambda items, *rest: opened.append(len(items)) or real(items, *rest))
+    real = video.read_clips
+    monkeypatch.setattr(video, "read_clips", lambda source, *rest, **more: opened.append(Path(source).name) or real(
+        source, *rest, **more))
     model = VideoDiffusion.build(SMOKE)
     mixed = Mixed(places=3, mirrored=True, changes=True)
     first = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
-    assert opened == [24, 24] and len(first.items) == 48
+    assert sorted(opened) == ["a.mp4", "b.mp4"] and len(first.items) == 48
     again = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
-    assert opened == [24, 24, 0, 0]
+    assert len(opened) == 2
     for k in (0, 5, 47):
         assert torch.equal(first.rows([k])["frames"], again.rows([k])["frames"])
         assert torch.equal(again.frames([k])[0], again.rows([k])["frames"][0].float() / 255)
-    assert not torch.equal(first.rows([6])["text"], first.rows([0])["text"])
+    rows = first.rows([0, 6])
+    assert not torch.equal(*rows["text"]) and first.items[6].prompt == "a video a enlarged"
+    assert torch.equal(rows["no_text"], model.encode_prompts(["", "enlarged"]))
 
 
 def test_a_video_that_cannot_be_read_leaves_out_all_its_views(videos, tmp_path):
@@ -94,8 +101,45 @@ def test_a_video_that_cannot_be_read_leaves_out_all_its_views(videos, tmp_path):
     assert [item.prompt for item in store.items] == ["a video b"] * 4
 
 
+def test_views_that_show_what_another_shows_are_left_out_and_are_no_failures(videos, tmp_path):
+    Image.new("RGB", (64, 64), (200, 40, 90)).save(videos.parent / "c.png")
+    frames = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 64, 64, 3).numpy()
+    np.save(videos.parent / "d.npy", frames)  # of exactly the preset's length: there is one place
+    with videos.open("a") as table:
+        for name in ("c.png", "d.npy"):
+            table.write(json.dumps({"path": name, "prompt": name[0], "fps": 8}) + "\n")
+    model = VideoDiffusion.build(replace(SMOKE, transformer=SMOKE.transformer | {"patch_size": [1, 16, 16]}))
+    mixed = Mixed(buckets=True, places=2, changes=True)
+    for _ in range(2):  # read, and from the cache
+        store = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
+        told = [item.prompt for item in store.items if item.prompt[0] in "cd"]
+        assert told == ["c", "c enlarged", "c recoloured", "d", "d enlarged", "d backwards", "d recoloured"]
+        assert len(store.items) == 2 * 8 + len(told) and not store.failures
+
+
+@pytest.mark.parametrize("bad", [b"", b"nothing", np.array(["text"])])
+def test_a_bad_npy_file_is_listed_and_no_stack_trace(bad, videos, tmp_path):
+    if isinstance(bad, bytes):
+        (videos.parent / "e.npy").write_bytes(bad)
+    else:
+        np.save(videos.parent / "e.npy", bad)
+    with videos.open("a") as table:
+        table.write(json.dumps({"path": "e.npy", "prompt": "e", "fps": 8}) + "\n")
+    store = open_clips(VideoDiffusion.build(SMOKE), str(videos), str(tmp_path / "kept"), 0, 1).store
+    assert list(store.failures) == ["e.npy"] and len(store.items) == 2
+
+
+def test_flags_that_do_not_go_with_changes_are_said(videos, tmp_path):
+    with pytest.raises(UsageError, match="--changes: expected a text encoder that knows the words enlarged"):
+        open_clips(VideoDiffusion.build(find_preset("smoke")), str(videos), str(tmp_path), 0,
+                   mixed=Mixed(changes=True))
+    with pytest.raises(UsageError, match="--changes goes without --reward"):
+        sft.build(sft.Config(data=str(videos), changes=True, reward="farm", select="top"))
+
+
 def test_the_made_up_world_has_no_views(tmp_path, capsys):
     with pytest.raises(UsageError, match="--places, --mirrored and --changes: expected --data with videos"):
         pretrain.build(pretrain.Config(out=str(tmp_path), preset="smoke", places=2))
     assert main(["baseline", "pretrain", "--preset", "smoke", "--changes", "--out", str(tmp_path / "run")]) == 2
     assert "--changes" in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())  # other flags may be tried there
