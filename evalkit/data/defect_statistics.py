@@ -35,7 +35,8 @@ def defect_statistics(frames: Tensor) -> Tensor:
     if frames.ndim != 5 or frames.shape[1:] != SHAPE:
         raise ValueError(f"defect statistics: expected (B, {', '.join(map(str, SHAPE))}), got {tuple(frames.shape)}")
     x = frames.float() * 255
-    y = torch.einsum("btchw,c->bthw", x, x.new_tensor(LUMA))
+    r, g, b = x.unbind(2)
+    y = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b  # a matrix product rounds as the batch is large, and thresholds follow
     some_x, some_y = x[:, 1::4], y[:, 1::4]  # enough for what every frame shows alike
     return torch.cat([_order(x), _mixtures(x), _afterimages(y), _gains(x), _trembling(y), _levels(x), _palette(some_x),
                       _sharpness(some_y), _blocks(some_y), _overlays(x, y), _vanishing(y)], 1)
@@ -86,7 +87,8 @@ def _lost_directions() -> tuple[Tensor, ...]:
 def _mixtures(x: Tensor) -> Tensor:
     """Power in those directions and over temporal frequencies: frames that are mixtures of others leave holes."""
     moving = (x - x.mean(1, keepdim=True)).flatten(2)
-    gram = (moving @ moving.transpose(1, 2)).double() / moving.shape[2]
+    moving = moving.double()
+    gram = moving @ moving.transpose(1, 2) / moving.shape[2]
     powers = [torch.einsum("ti,bts,si->b", n.to(gram), gram, n.to(gram)) / n.shape[1] for n in _lost_directions()]
     waves = _cosines(NUM_FRAMES).to(gram)[1:]
     spectrum = _log((waves @ gram * waves).sum(2).clamp_min(0), 0.05)
