@@ -6,7 +6,7 @@ import torch
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 
-torch.set_num_threads(1)  # one video per process is how evalkit uses cores
+torch.set_num_threads(1)  # as evalkit uses cores; tests run in as many processes as there are
 
 
 @pytest.fixture(scope="session")
