@@ -67,7 +67,7 @@ def unpack(packed: Path, out: Path) -> None:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
         rows = zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True)
     for data, part, name, prompt in rows:
-        frames = np.asarray(Image.open(BytesIO(data.tobytes())).convert("RGB"))
+        frames = np.array(Image.open(BytesIO(data.tobytes())).convert("RGB"))
         frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
         frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
         for k, view in enumerate(VIEWS if part == "train" else [MIDDLE]):
