@@ -79,9 +79,9 @@ class ClipStore:
                         raise read
                     if read.repeats:
                         self._keep(read, {})
-                        continue
-                    self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
-                    good.append(k)
+                    else:
+                        self._shapes[k] = clip_bucket(self.model, **self._encoded(k, read))
+                        good.append(k)
                 except (VideoError, ValueError, OSError) as error:
                     self.failures[video_of(self.items[k])] = " ".join(str(error).split())
                 progress("encoding", k + 1, len(self.items))

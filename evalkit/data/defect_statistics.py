@@ -16,7 +16,7 @@ from torch import Tensor
 from evalkit.data.corruptions import CORRUPTIONS, SEVERITIES, Dial
 from evalkit.data.rendering import FADED, GAINS
 from evalkit.data.scene import COLOURS, FPS, NUM_FRAMES, SIZE
-from evalkit.data.spatial_defects import LUMA
+from evalkit.data.spatial_defects import LUMA, luma
 
 SHAPE = (NUM_FRAMES, 3, SIZE, SIZE)
 MIXERS = ("slow_motion", "crossfade", "temporal_blur", "repeat", "static", "freeze")  # frames mixed by fixed weights
@@ -35,8 +35,7 @@ def defect_statistics(frames: Tensor) -> Tensor:
     if frames.ndim != 5 or frames.shape[1:] != SHAPE:
         raise ValueError(f"defect statistics: expected (B, {', '.join(map(str, SHAPE))}), got {tuple(frames.shape)}")
     x = frames.float() * 255
-    r, g, b = x.unbind(2)
-    y = LUMA[0] * r + LUMA[1] * g + LUMA[2] * b  # a matrix product rounds as the batch is large, and thresholds follow
+    y = luma(x.flatten(0, 1)).reshape(*x.shape[:2], SIZE, SIZE)  # no matrix product: its rounding depends on the batch
     some_x, some_y = x[:, 1::4], y[:, 1::4]  # enough for what every frame shows alike
     return torch.cat([_order(x), _mixtures(x), _afterimages(y), _gains(x), _trembling(y), _levels(x), _palette(some_x),
                       _sharpness(some_y), _blocks(some_y), _overlays(x, y), _vanishing(y)], 1)
@@ -86,8 +85,7 @@ def _lost_directions() -> tuple[Tensor, ...]:
 
 def _mixtures(x: Tensor) -> Tensor:
     """Power in those directions and over temporal frequencies: frames that are mixtures of others leave holes."""
-    moving = (x - x.mean(1, keepdim=True)).flatten(2)
-    moving = moving.double()
+    moving = (x - x.mean(1, keepdim=True)).flatten(2).double()
     gram = moving @ moving.transpose(1, 2) / moving.shape[2]
     powers = [torch.einsum("ti,bts,si->b", n.to(gram), gram, n.to(gram)) / n.shape[1] for n in _lost_directions()]
     waves = _cosines(NUM_FRAMES).to(gram)[1:]

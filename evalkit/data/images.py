@@ -79,13 +79,6 @@ class StillImage:
         yield 0, read_image(self._path)
 
 
-def is_animated_webp(path: Path) -> bool:
-    """Whether the header of a RIFF / WEBP / VP8X file has its animation bit set."""
-    with path.open("rb") as file:
-        head = file.read(21)
-    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & 2)
-
-
 def is_animated_png(path: Path) -> bool:
     """Whether a PNG file says before its picture that there are several."""
     with path.open("rb") as file:

@@ -88,12 +88,22 @@ def is_frame_folder(files: Sequence[Path]) -> bool:
 
 
 def is_still_webp(path: Path) -> bool:
-    """A .webp that moves is a video of its own: bit 1 of byte 20 in the extended format says so."""
-    if path.suffix.lower() != ".webp" or not path.is_file():
-        return False
+    """A .webp that moves is a video of its own."""
+    return path.suffix.lower() == ".webp" and path.is_file() and _webp_kind(path) == "still"
+
+
+def is_animated_webp(path: Path) -> bool:
+    """Whether a file, whatever its name, is WebP that moves."""
+    return _webp_kind(path) == "animated"
+
+
+def _webp_kind(path: Path) -> str:
+    """"animated", as bit 1 of byte 20 says in the extended format, "still", or "" for what is no WebP."""
     with path.open("rb") as file:
         head = file.read(21)
-    return head[:4] == b"RIFF" and not (head[12:16] == b"VP8X" and len(head) == 21 and head[20] & 2)
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return ""
+    return "animated" if head[12:16] == b"VP8X" and len(head) == 21 and head[20] & 2 else "still"
 
 
 def _hidden(name: str) -> bool:

@@ -18,6 +18,7 @@ from evalkit.data import arrays, images
 from evalkit.data.colour import FrameConverter
 from evalkit.data.container import VideoFile, check_file, reading
 from evalkit.data.frame_sampling import Pick, pick_frames
+from evalkit.data.items import is_animated_webp
 from evalkit.data.torchcodec import TorchCodecFrames, why_not
 from evalkit.data.video_types import MAX_CLIP_BYTES, Clip, Deadline, Source, VideoError, VideoInfo
 from evalkit.data.video_writer import write_video
@@ -131,7 +132,7 @@ def open_source(source: VideoLike, deadline: Deadline, fps: float | None, decode
     check_file(path)
     if path.suffix.lower() in arrays.SUFFIXES:
         yield arrays.ArrayFrames(arrays.read_array(path), fps)
-    elif images.is_animated_webp(path):
+    elif is_animated_webp(path):
         yield images.AnimatedWebp(path, deadline, fps)
     elif path.suffix.lower() in images.SUFFIXES and not images.is_animated_png(path):
         yield images.StillImage(path, deadline, fps)
