@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class VideoDiffusion:
     """A transformer that predicts velocities, a VAE or none, a text encoder and a scheduler.
 
     `network` is what is called for velocities: the transformer, or what a trainer wraps around it. With `dtype` other
-    than float32 it runs under autocast.
+    than float32 it runs under autocast. `weaker` is what guidance leads away from; None: no prompt.
     """
 
     def __init__(self, preset: Preset, transformer: nn.Module, text: TextEncoder, vae: nn.Module | None = None) -> None:
@@ -37,6 +38,7 @@ class VideoDiffusion:
         self.network: Callable[..., Any] = transformer
         self.scheduler = FlowMatchEulerDiscreteScheduler(shift=preset.shift)
         self.dtype = torch.float32
+        self.weaker: VideoDiffusion | None = None
         check_frame_count(preset, preset.num_frames)
 
     @classmethod
@@ -53,8 +55,6 @@ class VideoDiffusion:
 
         ValueError where the transformer is not of the preset's shape.
         """
-        from dataclasses import replace
-
         from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
         from baselines.attention import FusedRotary
@@ -166,25 +166,40 @@ class VideoDiffusion:
         with ThreadPoolExecutor() as pool:  # drawing takes as long as a GPU takes to sample
             return torch.stack(list(pool.map(draw, seeds))).to(self.device)
 
+    def guide_away_from(self, weaker: VideoDiffusion) -> None:
+        """Let guidance lead away from a worse model instead of from no prompt (autoguidance, Karras et al., 2024).
+
+        ValueError for a model of other latents or another text encoder.
+        """
+        mine, its = (replace(one.preset, transformer={}, prediction="velocity") for one in (self, weaker))
+        states = [{} if one.vae is None else one.vae.state_dict() for one in (self, weaker)]
+        if mine != its or any(not torch.equal(value.cpu(), states[1][name].cpu()) for name, value in states[0].items()):
+            raise ValueError("expected a model of the same latents and text encoder, such as an earlier checkpoint of "
+                             "the same training")
+        self.weaker = weaker
+
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
-               gradient_steps: int = 0) -> Tensor:
-        """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed; see `sample_latents`."""
+               gradient_steps: int = 0, temperature: float = 1.0) -> Tensor:
+        """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed, from noise of standard deviation `temperature`.
+
+        See `sample_latents`.
+        """
         alone = {prompt: self.encode_prompts([prompt]) for prompt in dict.fromkeys(prompts)}  # whatever the others are
         text = torch.cat([alone[prompt] for prompt in prompts])
-        latents = self.sample_latents(text, self.noise(seeds), steps, guidance, gradient_steps)
+        latents = self.sample_latents(text, temperature * self.noise(seeds), steps, guidance, gradient_steps)
         with torch.set_grad_enabled(gradient_steps > 0):
             return self.decode(latents)
 
     def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float,
                        gradient_steps: int = 0) -> Tensor:
-        """Euler steps from `noise` to latents, with classifier-free guidance where it is not 1.
+        """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1.
 
         Gradient flows through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
         """
         if steps < 1 or not 0 <= gradient_steps <= steps:
             raise ValueError(f"expected at least 1 step, with gradient through 0 to all, got {steps}, {gradient_steps}")
         self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=self.device)
-        nothing = self.encode_prompts([""]).expand_as(text) if guidance != 1 else None
+        nothing = self.encode_prompts([""]).expand_as(text) if guidance != 1 and self.weaker is None else None
         x = noise
         for k, timestep in enumerate(self.scheduler.timesteps):
             with torch.set_grad_enabled(k >= steps - gradient_steps):
@@ -193,8 +208,11 @@ class VideoDiffusion:
         return x
 
     def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float) -> Tensor:
-        if nothing is None:
+        if guidance == 1:
             return self.velocity(x, t, text)
+        if self.weaker is not None:
+            away = self.weaker.velocity(x, t, text)
+            return away + guidance * (self.velocity(x, t, text) - away)
         without, with_text = self.velocity(x.repeat(2, 1, 1, 1, 1), t.repeat(2), torch.cat([nothing, text])).chunk(2)
         return without + guidance * (with_text - without)
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ class Config:
     own_seeds: bool = False  # every prompt has its own; default: all prompts the same
     steps: int = 20
     guidance: float = 3.0  # 1: none
+    weaker: str = ""  # a worse checkpoint of the same latents that guidance leads away from, instead of from no prompt
+    temperature: float = 1.0  # standard deviation of the noise that sampling starts at
     lora_scale: float = 1.0  # of the last adapter: 0 is what it stands on, above 1 exaggerates
     level: str = "simple"  # of the world's scenes: simple or full
     register: str = "terse"  # of the world's captions
@@ -68,28 +71,50 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
     """
     if min(config.samples, config.steps, config.batch_size) < 1:
         raise UsageError("--samples, --steps and --batch-size: expected at least 1 each")
+    if not 0 < config.temperature < math.inf:
+        raise UsageError(f"--temperature: expected more than 0, got {config.temperature}")
+    if config.weaker and config.guidance == 1:
+        raise UsageError("--weaker goes with a --guidance other than 1, which is none")
     prompts = read_prompts(config.prompts, config.level, config.register)
     wanted = [Sample(prompt.name(k), prompt.text, config.seed + k + config.own_seeds * row * config.samples)
               for row, prompt in enumerate(prompts) for k in range(config.samples)]
     card = read_card(config.source)
     shape = wanted_shape(config, card.preset)
     settings = {"checkpoint": card.identity, "steps": config.steps, "guidance": config.guidance,
-                "lora_scale": config.lora_scale, "shape": None if shape is None else str(shape)}
+                "lora_scale": config.lora_scale, "shape": None if shape is None else str(shape),
+                "weaker": read_card(config.weaker).identity if config.weaker else None,
+                "temperature": None if config.temperature == 1 else config.temperature}
     folder, suffix = Path(config.out), _suffix(config.format)
     missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if missing:
-        model = load_model(config.source, config.lora_scale).to(choose_device(config.device))
+        model = open_sampler(config)
         if shape is not None:
             reshape(model, shape)
-        if config.attention and model.device.type == "cuda":
-            model.set_attention(config.attention)
-        if len(missing) >= MANY:
-            model.compile()
+        for one in (model, model.weaker) if len(missing) >= MANY else ():
+            if one is not None:
+                one.compile()
         done = len(wanted) - len(missing)
         for count, _ in enumerate(make(model, missing[rank::world], folder, settings, suffix, config.batch_size), 1):
             progress("samples", done + count * world, len(wanted))
     return write_manifest(folder, wanted, suffix, card.preset.fps)
+
+
+def open_sampler(config: Config) -> VideoDiffusion:
+    """The model, and the one that guidance leads away from, where they compute. UsageError where these do not go
+    together.
+    """
+    device = choose_device(config.device)
+    model = load_model(config.source, config.lora_scale).to(device)
+    if config.weaker:
+        try:
+            model.guide_away_from(load_model(config.weaker).to(device))
+        except ValueError as error:
+            raise UsageError(f"--weaker {config.weaker}: {error}") from error
+    for one in (model, model.weaker) if config.attention and model.device.type == "cuda" else ():
+        if one is not None:
+            one.set_attention(config.attention)
+    return model
 
 
 def wanted_shape(config: Config, preset: Preset) -> Bucket | None:
@@ -124,7 +149,7 @@ def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings
         filled = batch + [batch[-1]] * (batch_size - len(batch))
         with torch.no_grad():
             frames = model.sample([one.prompt for one in filled], [one.seed for one in filled], settings["steps"],
-                                  settings["guidance"])
+                                  settings["guidance"], temperature=settings["temperature"] or 1.0)
         for one, clip in zip(batch, (255 * frames).round().to(torch.uint8).cpu(), strict=False):
             write_sample(folder / f"{one.name}{suffix}", clip, model.preset.fps)
             row = {"prompt": one.prompt, "seed": one.seed, "fps": model.preset.fps} | settings

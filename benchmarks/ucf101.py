@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +24,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from ucf101_clips import FPS, blur, comparisons, read_clips, unpack, write_packed
-from ucf101_tables import METRICS, SPACES, measure, point_of, tables, verdict
+from ucf101_tables import COMPARED, METRICS, SPACES, measure, point_of, tables, verdict
 
 from baselines import dpo, pairs, pretrain, sft, vae
 from baselines.checkpoints import load_model
 from baselines.ladder_rungs import kept_steps
 from baselines.ladder_scores import Scores, keep_grid, score_frames
-from baselines.sample import Config as SampleConfig
-from baselines.sample import sample
+from baselines.model import VideoDiffusion
 from baselines.stage import Stage
 from baselines.train import SUMMARY, train
 from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT, STRONGER = 8, 2.0  # checkpoints of pretraining that are sampled; guidance that the best is sampled with, too
-NEW = 0.95  # share of samples that have to be farther from training clips than one in twenty test clips
+KEPT = 8  # checkpoints of pretraining; the first is what guidance leads away from
+GUIDANCES, TEMPERATURES = (1.25, 1.5), (1.0, 1.03)  # that the later half of them are sampled with
+FINALISTS, AGAIN, FRESH = 3, 2, 5  # candidates that are drawn so often again; draws of the one that is taken
+FIRST_FRESH = 100  # of draws that nothing was chosen by
+NEW = 0.96  # share of samples that have to be farther from training clips than one in twenty test clips: .95 was
+# asked, and of many candidates the best one's number is lucky
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
 BLOCK = 8  # pixels
 RECORD = "record.json"
 Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> what `measure` says
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a set is sampled: checkpoints, guidance away from the weaker one, temperature."""
+
+    source: str
+    guidance: float = 1.0
+    weaker: str = ""
+    temperature: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.source).name}, guidance {self.guidance:g}, temperature {self.temperature:g}"
+
+
+def numbered(prompts: Sequence[str]) -> list[str]:
+    """Prompts that differ: classes differ in size, so that their samples are no groups."""
+    return [f"{prompt} {k}" for k, prompt in enumerate(prompts)]
 
 
 class Job:
@@ -56,7 +76,7 @@ class Job:
         self.device = choose_device(args.device)
         path = self.out / RECORD
         self.record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {
-            "seconds": {}, "steps": {}, "samples": {}, "controls": {}}
+            "seconds": {}, "steps": {}, "samples": {}, "ladder": {}, "controls": {}}
 
     def save(self) -> None:
         write_atomic(self.out / RECORD, (json.dumps(self.record, indent=1) + "\n").encode())
@@ -75,7 +95,7 @@ class Job:
         if (folder / SUMMARY).is_file():
             return str(folder)
         common = {"out": str(folder), "device": self.args.device, "cache": str(self.out / "encoded"), "trackers": (),
-                  "save_every": 10**9}
+                  "save_every": 10**9, "seed": self.args.seed}
         config = module.Config(**module.PRESETS["ucf101"] | {"preset": self.args.preset} | common | given)
         if self.args.batch:
             config = replace(config, batch_size=self.args.batch, warmup=1)
@@ -94,18 +114,25 @@ class Job:
             print(f"{name}: {summary['evaluations'][0]}", flush=True)
         return str(folder)
 
-    def samples(self, name: str, source: str, guidance: float) -> tuple[Tensor, list[str]]:
-        """As many of each class as the test set has, class by class."""
-        counts = Counter(read_clips(self.data, "test")[1])
-        folder = self.out / "samples" / name
-        with self.timed("samples"):
-            sample(SampleConfig(source=source, prompts=str(self.data / "classes.txt"), out=str(folder), format="npy",
-                                samples=max(counts.values()), steps=self.args.sample_steps, guidance=guidance,
-                                batch_size=self.args.sample_batch, device=self.args.device))
-        paths = [(folder / f"{k:04d}-{n}.npy", prompt) for k, prompt in enumerate(sorted(counts))
-                 for n in range(counts[prompt])]
-        frames = torch.from_numpy(np.stack([np.load(path) for path, _ in paths])).permute(0, 1, 4, 2, 3).contiguous()
-        return frames, [prompt for _, prompt in paths]
+    def sampler(self, way: Way) -> VideoDiffusion:
+        model = load_model(way.source).to(self.device)
+        if way.weaker:
+            model.guide_away_from(load_model(way.weaker).to(self.device))
+            model.weaker.compile()
+        model.compile()
+        return model
+
+    def draw(self, model: VideoDiffusion, way: Way, draw: int, test: Sequence[str]) -> Tensor:
+        """uint8 (N, T, 3, H, W): as many of each class as the test set has, in its order."""
+        seeds = [draw * 10_000 + k for k in range(len(test))]
+        frames = []
+        for start in range(0, len(test), self.args.sample_batch):
+            here = slice(start, start + self.args.sample_batch)
+            with torch.no_grad():
+                made = model.sample(test[here], seeds[here], self.args.sample_steps, way.guidance,
+                                    temperature=way.temperature)
+            frames.append((255 * made).round().to(torch.uint8).cpu())
+        return torch.cat(frames)
 
     def judge(self, name: str, frames: Tensor, prompts: Sequence[str]) -> Scores:
         """Scores of a set, kept in scores/NAME.npz, with a few of its clips in grids."""
@@ -113,24 +140,27 @@ class Job:
         if not path.is_file():
             with self.timed("scoring"):
                 keep_grid(self.out, name, frames, prompts, FPS)
-                numbered = [f"{prompt} {k}" for k, prompt in enumerate(prompts)]  # classes differ in size: no groups
-                score_frames(frames, numbered, FPS, self.device, METRICS).save(path)
+                score_frames(frames, numbered(prompts), FPS, self.device, METRICS).save(path)
         return Scores.load(path)
 
-    def candidate(self, name: str, source: str, guidance: float, bank: Bank, sets: Sets) -> tuple[bool, float, float]:
-        """Sample, judge and compare with the training clips; a key by which the better one is larger."""
-        frames, prompts = self.samples(name, source, guidance)
-        found = self.judge(name, frames, prompts)
-        new, point = bank.novelty(frames, found), point_of("fvd_mini", found, bank.ref)
-        mine = sets | {name: measure(found, bank.ref, False)}
-        passed = sum(verdict(metric, mine, name)["passed"] for metric in sets["real"])
-        self.record["samples"][name] = {"fvd_mini": point, "novelty": new, "source": source, "guidance": guidance,
-                                        "passed": passed, "metrics": len(sets["real"]),
-                                        "dynamic_degree": float(np.mean(found.values["dynamic_degree"]))}
-        print(f"{name}: {self.record['samples'][name]}", flush=True)
-        self.save()
-        lowest = min(new[space] for space in JUDGED_IN)
-        return lowest >= NEW, passed if lowest >= NEW else lowest, -point
+    def candidate(self, model: VideoDiffusion, way: Way, draw: int, compared: Compared) -> dict[str, Any]:
+        """Draw a set and compare it, once."""
+        name = f"{way.name}, draw {draw}"
+        if name not in self.record["samples"]:
+            with self.timed("candidates"):
+                frames = self.draw(model, way, draw, compared.prompts)
+                found = score_frames(frames, numbered(compared.prompts), FPS, self.device, COMPARED)
+                self.record["samples"][name] = asdict(way) | {"draw": draw} | compared.of(frames, found)
+            print(f"{name}: {self.record['samples'][name]}", flush=True)
+        return self.record["samples"][name]
+
+    def stage(self, name: str, way: Way, compared: Compared) -> None:
+        """The first fresh set of a stage of the ladder, judged by all."""
+        if name not in self.record["ladder"]:
+            frames = self.draw(self.sampler(way), way, FIRST_FRESH, compared.prompts)
+            found = self.judge(name, frames, compared.prompts)
+            self.record["ladder"][name] = asdict(way) | {"draw": FIRST_FRESH} | compared.of(frames, found)
+            self.save()
 
 
 class Bank:
@@ -179,6 +209,24 @@ class Bank:
                                                         ("fvd_mini",))) for name, frames in sets.items()}
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What a set of samples is compared with: the clips trained on, the sets made of real clips, the test prompts."""
+
+    bank: Bank
+    sets: Sets
+    prompts: list[str]
+
+    def of(self, frames: Tensor, found: Scores) -> dict[str, Any]:
+        """JSON-ready: what it is worth, and which set metrics it does not beat the damaged sets on."""
+        mine = self.sets | {"mine": measure(found, self.bank.ref, False)}
+        fails = [metric for metric in self.sets["real"] if not verdict(metric, mine, "mine")["passed"]]
+        return {"values": {metric: one["value"] for metric, one in mine["mine"].items()}, "fails": fails,
+                "fvd_mini": point_of("fvd_mini", found, self.bank.ref), "passed": len(self.sets["real"]) - len(fails),
+                "metrics": len(self.sets["real"]), "novelty": self.bank.novelty(frames, found),
+                "dynamic_degree": float(np.mean(found.values["dynamic_degree"]))}
+
+
 def told(steps: int) -> Callable[[str, int, int], None]:
     """Says now and then how fast it goes."""
     start = time.perf_counter()
@@ -212,36 +260,60 @@ def run(args: argparse.Namespace) -> None:
             copied = frames
     bank = Bank(read_clips(job.data, "train")[0], test_frames, ref, job.device)
     job.record["controls"] = bank.controls(test_frames, copied)
-    last = job.record["steps"]["pretrain"]
-    sources = {Path(folder).name: folder for step, folder in kept_steps(base).items() if step < last} | {"end": base}
-    keys = {name: job.candidate(name, source, args.guidance, bank, sets) for name, source in sources.items()}
-    chosen = max(keys, key=keys.__getitem__)
-    stronger = f"{chosen}-guidance-{STRONGER:g}"
-    keys = {chosen: keys[chosen], stronger: job.candidate(stronger, sources[chosen], STRONGER, bank, sets)}
-    best = max(keys, key=keys.__getitem__)
-    job.record["chosen"] = {"samples": best, "limits": bank.limits}
-    job.record["samples"]["pretrain"] = job.record["samples"][best]
-    shutil.copyfile(job.out / "scores" / f"{best}.npz", job.out / "scores" / "pretrain.npz")
-    align(job, job.record["samples"]["pretrain"], bank, sets)
+    compared = Compared(bank, sets, test)
+    best = choose(job, base, compared)
+    job.record["chosen"] = asdict(best) | {"limits": bank.limits}
+    model = job.sampler(best)
+    job.record["fresh"] = [job.candidate(model, best, FIRST_FRESH + k, compared) for k in range(FRESH)]
+    job.stage("pretrain", best, compared)
+    align(job, best, compared)
     job.record["psnr"] = psnr(test_frames, through(job, base, test_frames))
     job.save()
     print(tables(job.out))
 
 
-def align(job: Job, start: dict[str, Any], bank: Bank, sets: Sets) -> None:
+def choose(job: Job, base: str, compared: Compared) -> Way:
+    """Of checkpoints, guidances and temperatures: new enough on average, passing most, least fvd_mini.
+
+    By one draw of each and by more of those that were best.
+    """
+    kept = [folder for _, folder in sorted(kept_steps(base).items())]
+    found: list[tuple[Way, list[dict[str, Any]]]] = []
+    for source in kept[len(kept) // 2:]:
+        ways = [Way(source)] + [Way(source, guidance, kept[0], temperature) for guidance in GUIDANCES
+                                for temperature in TEMPERATURES]
+        model = job.sampler(ways[-1])
+        found += [(way, [job.candidate(model, way, 0, compared)]) for way in ways]
+    found.sort(key=lambda one: worth(one[1]))
+    for way, draws in found[-FINALISTS:]:
+        model = job.sampler(way)
+        draws += [job.candidate(model, way, 1 + k, compared) for k in range(AGAIN)]
+    return max(found[-FINALISTS:], key=lambda one: worth(one[1]))[0]
+
+
+def worth(draws: Sequence[dict[str, Any]]) -> tuple[bool, float, float]:
+    """The better way to sample has the larger."""
+    lowest = min(float(np.mean([draw["novelty"][space] for draw in draws])) for space in JUDGED_IN)
+    passed, fvd = (float(np.mean([draw[name] for draw in draws])) for name in ("passed", "fvd_mini"))
+    return lowest >= NEW, passed if lowest >= NEW else lowest, -fvd
+
+
+def align(job: Job, best: Way, compared: Compared) -> None:
     """SFT on the training clips that a reward likes best, then DPO on own samples that it ranks."""
-    args, source, guidance = job.args, start["source"], start["guidance"]
-    curated = job.fit("sft", sft, data=str(job.data / "once.jsonl"), source=source, reward=args.reward, select="top")
+    args = job.args
+    curated = job.fit("sft", sft, data=str(job.data / "once.jsonl"), source=best.source, reward=args.reward,
+                      select="top")
     folder = job.out / "pairs"
     if not (folder / pairs.FILE).is_file():
         with job.timed("pairs"):
             pairs.make_pairs(pairs.Config(
                 source=curated, prompts=str(job.data / "classes.txt"), out=str(folder), format="npy", which="all",
-                samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=guidance, margin=args.margin,
-                label=args.reward, batch_size=args.sample_batch, device=args.device))
+                samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=best.guidance,
+                weaker=best.weaker, temperature=best.temperature, margin=args.margin, label=args.reward,
+                batch_size=args.sample_batch, device=args.device))
     preferred = job.fit("dpo", dpo, pairs=str(folder / pairs.FILE), source=curated)
-    for name, where in (("sft", curated), ("dpo", preferred)):
-        job.candidate(name, where, guidance, bank, sets)
+    for name, source in (("sft", curated), ("dpo", preferred)):
+        job.stage(name, replace(best, source=source), compared)
 
 
 @torch.no_grad()
@@ -267,12 +339,12 @@ def main() -> None:
     parser.add_argument("--preset", default="ucf101")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
+    parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--pretrain-steps", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)
-    parser.add_argument("--sample-batch", type=int, default=128)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--sample-batch", type=int, default=256)
     parser.add_argument("--pair-samples", type=int, default=24)
     parser.add_argument("--reward", default="guarded", help="what SFT's clips are chosen by, and DPO's pairs")
     parser.add_argument("--margin", type=float, default=0.01, help="of the reward, up to which a pair ties")

@@ -16,10 +16,11 @@ from torch import Tensor
 from baselines.views import View, all_views
 from evalkit.data.corruptions import corrupt
 from evalkit.results import write_atomic
+from evalkit.workers import available_cores, map_in_threads
 
 FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
-VIEWS = all_views(5, mirrored=True, changes=True)  # of a training video
-MIDDLE = View(2, 5)  # of a test video, and of a training video where one is enough
+VIEWS = all_views(11, mirrored=True, changes=True)  # of a training video
+MIDDLE = View(5, 11)  # of a test video, and of a training video where one is enough
 
 
 def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -65,19 +66,27 @@ def unpack(packed: Path, out: Path) -> None:
     tables: dict[str, list[dict[str, Any]]] = {"train": [], "test": [], "once": []}
     with np.load(packed, allow_pickle=False) as found:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
-        rows = zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True)
-    for data, part, name, prompt in rows:
+        rows = list(zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True))
+
+    def clips_of(row: tuple[np.ndarray, str, str, str]) -> list[tuple[str, str, View]]:
+        torch.set_num_threads(1)  # of each of these threads
+        data, part, name, prompt = row
         frames = np.array(Image.open(BytesIO(data.tobytes())).convert("RGB"))
         frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
         frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        listed = []
         for k, view in enumerate(VIEWS if part == "train" else [MIDDLE]):
             start = round(view.place * (len(frames) - FRAMES) / (view.places - 1))
             path = out / part / f"{name}-{k}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, view.of(frames[start: start + FRAMES], name).permute(0, 2, 3, 1).numpy())
-            row = {"path": f"{part}/{path.name}", "prompt": f"{prompt} {view.change}".strip(), "fps": FPS}
+            listed.append((f"{part}/{path.name}", f"{prompt} {view.change}".strip(), view))
+        return listed
+
+    for (_, part, _, _), listed in zip(rows, map_in_threads(clips_of, rows, available_cores()), strict=True):
+        for path, prompt, view in listed:
             for table in ({part, "once"} if part == "train" and view == MIDDLE else {part}):
-                tables[table].append(row)
+                tables[table].append({"path": path, "prompt": prompt, "fps": FPS})
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
 
@@ -85,7 +94,7 @@ def unpack(packed: Path, out: Path) -> None:
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
     """uint8 (N, T, 3, H, W) and prompts, class by class."""
     rows = sorted(map(json.loads, (data / f"{table}.jsonl").read_text().splitlines()), key=lambda row: row["prompt"])
-    frames = np.stack([np.load(data / row["path"]) for row in rows])
+    frames = np.stack(list(map_in_threads(lambda row: np.load(data / row["path"]), rows, available_cores())))
     return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous(), [row["prompt"] for row in rows]
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from evalkit.table import format_value
 DISTANCES = ("fvd_mini", "frechet_squeezenet")
 PER_CLIP = ("guarded", "farm", "temporal_flicker", "dynamic_degree", "frame_consistency_mini")
 METRICS = (*DISTANCES, *PER_CLIP)
+COMPARED = (*DISTANCES, "dynamic_degree")  # of candidates
 REAL = ("real", "vae", "blurred", "frozen", "shuffled", "noise")
 SPACES = ("layout", "features", "pixels")  # where copies are looked for
 DAMAGED = ("noise", "blurred", "frozen", "shuffled")
@@ -60,12 +61,17 @@ def tables(out: Path, intervals: bool = False) -> str:
     found = {path.stem: Scores.load(path) for path in sorted((out / "scores").glob("*.npz"))}
     ref = found["test"]
     sets = {name: measure(scores, ref, intervals) for name, scores in found.items() if name != "test"}
-    judged = {metric: verdict(metric, sets, "pretrain") for metric in sets["real"]}
+    fresh = {metric: {"value": float(np.mean([one["values"][metric] for one in record["fresh"]]))}
+             for metric in sets["real"]}
+    judged = {metric: verdict(metric, sets | {"fresh": fresh}, "fresh") | {
+        "value": fresh[metric]["value"], "draws": sum(metric not in one["fails"] for one in record["fresh"])}
+        for metric in sets["real"]}
     means = {name: means_of(found[name]) for name in (*LADDER, "real") if name in found}
     write_atomic(out / "tables.json", (json.dumps({
         "sets": sets, "verdicts": judged, "means": means, "record": record}, indent=1) + "\n").encode())
-    return "\n".join([*_sets(sets, len(found["real"].prompts), len(ref.prompts)), "", *_verdicts(judged), "",
-                      *_candidates(record), "", *_trade_off(sets, means), "", *_run(record, ref)])
+    parts = (_sets(sets, len(found["real"].prompts), len(ref.prompts)), _verdicts(judged, len(record["fresh"])),
+             _candidates(record), _trade_off(sets, means), _run(record, ref))
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
 def verdict(metric: str, sets: dict[str, dict[str, dict[str, Any]]], name: str) -> dict[str, Any]:
@@ -116,23 +122,51 @@ def _sets(sets: dict[str, Any], count: int, of: int) -> Iterator[str]:
                         [[metric, *(_cell(sets[name][metric]) for name in names)] for metric in sets["real"]])
 
 
-def _verdicts(judged: dict[str, Any]) -> Iterator[str]:
-    yield (f"Do the pretrained model's samples beat it? (blind, of frozen and shuffled: a distance below {SEEN:g} x "
-           f"that of real clips, or a share above theirs / {SEEN:g})\n")
-    rows = [[metric, *("blind" if name in one["blind"] else "yes" if one["beaten"][name] else "no" for name in DAMAGED),
-             "pass" if one["passed"] else "fails"] for metric, one in judged.items()]
-    yield from markdown(["set metric", *DAMAGED, ""], rows)
+def _verdicts(judged: dict[str, Any], draws: int) -> Iterator[str]:
+    yield (f"Do the pretrained model's samples beat it, on average over {draws} draws that nothing was chosen by? "
+           f"(blind, of frozen and shuffled: a distance below {SEEN:g} x that of real clips, or a share above theirs / "
+           f"{SEEN:g})\n")
+    rows = [[metric, format_value(one["value"]),
+             *("blind" if name in one["blind"] else "yes" if one["beaten"][name] else "no" for name in DAMAGED),
+             "pass" if one["passed"] else "fails", f"{one['draws']} of {draws}"] for metric, one in judged.items()]
+    yield from markdown(["set metric", "mean", *DAMAGED, "", "draws that pass"], rows)
 
 
 def _candidates(record: dict[str, Any]) -> Iterator[str]:
     yield ("New: share of samples farther from all clips trained on than the 5th percentile of test clips, in means of "
            "blocks of 8 x 8 pixels (layout), in the features of fvd_mini, and in pixels; then of clips that copy "
-           "nothing and of copies\n")
-    yield from markdown(["samples", "guidance", "fvd_mini", "dynamic degree", "beats all damaged sets on", *SPACES], [
-        [name, f"{one['guidance']:g}", format_value(one["fvd_mini"]), format_value(one["dynamic_degree"]),
-         f"{one['passed']} of {one['metrics']}", *(f"{one['novelty'][space]:.3f}" for space in SPACES)]
-        for name, one in record["samples"].items()] + [
-        [name, "", "", "", "", *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()])
+           "nothing and of copies. Guidance leads away from the first checkpoint; rows of several draws are means\n")
+    ways: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in record["samples"].values():
+        if one not in record["fresh"]:
+            ways.setdefault(_way(one), []).append(one)
+    rows = [[*way, *_mean_of(draws)] for way, draws in ways.items()]
+    rows.append([*_way(record["chosen"])[:3], *_mean_of(record["fresh"])])
+    rows[-1][0] += " (fresh draws)"
+    rows += [[name, *_way(one)[1:], *_mean_of([one])] for name, one in record["ladder"].items()]
+    rows += [[name, *[""] * 7, *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()]
+    yield from markdown(["samples", "guidance", "temperature", "draws", "fvd_mini", "recall of fvd_mini",
+                         "dynamic degree", "beats all damaged sets on", *SPACES], rows)
+    yield ""
+    yield "Draws of the chosen way that nothing was chosen by\n"
+    yield from markdown(["draw", "beats all damaged sets on", "but not on", *record["fresh"][0]["values"]], [
+        [str(one["draw"]), f"{one['passed']} of {one['metrics']}", ", ".join(one["fails"]),
+         *(format_value(value) for value in one["values"].values())] for one in record["fresh"]])
+
+
+def _way(one: dict[str, Any]) -> tuple[str, str, str]:
+    return Path(one["source"]).name, f"{one['guidance']:g}", f"{one['temperature']:g}"
+
+
+def _mean_of(draws: Sequence[dict[str, Any]]) -> list[str]:
+    def mean(read: Callable[[dict[str, Any]], float]) -> float:
+        return float(np.mean([read(one) for one in draws]))
+
+    return [str(len(draws)), format_value(mean(lambda one: one["fvd_mini"])),
+            format_value(mean(lambda one: one["values"]["recall of fvd_mini"])),
+            format_value(mean(lambda one: one["dynamic_degree"])),
+            f"{mean(lambda one: one['passed']):.3g} of {draws[0]['metrics']}",
+            *(f"{mean(lambda one, space=space: one['novelty'][space]):.3f}" for space in SPACES)]
 
 
 def _trade_off(sets: dict[str, Any], means: dict[str, Any]) -> Iterator[str]:

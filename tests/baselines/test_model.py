@@ -52,6 +52,30 @@ def test_guidance_of_one_is_no_guidance_and_more_of_it_goes_further(model, point
         assert torch.allclose(model._guided(x_t, t, text, nothing, 3.0), without + 3 * (plain - without), atol=1e-4)
 
 
+def test_guidance_leads_away_from_a_weaker_model_of_the_same_latents_alone(build_smoke, point):
+    model, weaker, (x_t, t, text) = build_smoke(), build_smoke(seed=1), point
+    plain = model.sample(PROMPTS, [5, 6], steps=2, guidance=1.0)
+    model.guide_away_from(weaker)
+    with torch.no_grad():
+        better, worse = model.velocity(x_t, t, text), weaker.velocity(x_t, t, text)
+        assert not torch.allclose(better, worse, atol=1e-2)
+        assert torch.allclose(model._guided(x_t, t, text, None, 1.5), worse + 1.5 * (better - worse), atol=1e-5)
+    assert torch.equal(model.sample(PROMPTS, [5, 6], steps=2, guidance=1.0), plain)
+    with pytest.raises(ValueError, match="same latents"):
+        model.guide_away_from(VideoDiffusion.build(LATENT))
+    other = VideoDiffusion.build(LATENT, seed=1)
+    other.guide_away_from(VideoDiffusion.build(LATENT, seed=1))
+    with pytest.raises(ValueError, match="same latents"):
+        other.guide_away_from(VideoDiffusion.build(LATENT, seed=2))
+
+
+def test_temperature_scales_the_noise_that_sampling_starts_at(model, monkeypatch):
+    warm = model.sample(PROMPTS, [5, 6], steps=2, temperature=1.5)
+    noise = 1.5 * model.noise([5, 6])
+    monkeypatch.setattr(model, "noise", lambda seeds: noise)
+    assert torch.equal(warm, model.sample(PROMPTS, [5, 6], steps=2))
+
+
 def test_a_clean_prediction_is_where_the_velocity_leads(model, point):
     """x_t - t * velocity is what the transformer says."""
     x_t, t, text = point

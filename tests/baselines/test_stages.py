@@ -12,7 +12,7 @@ import torch
 
 from baselines import dpo, nft, pairs, pretrain, reward_gradient, sft
 from baselines.adapters import adapter_parameters
-from baselines.checkpoints import load_model, read_card
+from baselines.checkpoints import load_model, read_card, save_model, trainable_weights
 from baselines.data import captioned, epoch_rows, select
 from baselines.pairs import pair_up
 from baselines.presets import PRESETS
@@ -68,6 +68,23 @@ def align(module, pretrained, out, **settings):
 
 
 # --- samples ---
+
+def test_samples_say_what_they_were_led_away_from_and_never_mix_with_others(samples, build_smoke, tmp_path):
+    model, weaker = build_smoke(3), str(tmp_path / "weaker")
+    save_model(model, weaker, "pretrain", 1, weights=trainable_weights(model))
+    away = replace(samples, out=str(tmp_path / "away"), weaker=weaker, guidance=1.5, temperature=1.1)
+    sample(away)
+    sidecar = json.loads((tmp_path / "away" / "0000-1.json").read_text())
+    assert (sidecar["weaker"], sidecar["temperature"]) == (read_card(weaker).identity, 1.1)
+    made, plain = (next(Path(one.out).glob("0000-1.[mn]p*")).read_bytes() for one in (away, samples))
+    assert made != plain
+    for other in (replace(away, weaker=""), replace(away, temperature=1.0)):
+        with pytest.raises(UsageError, match="of another sample"):
+            sample(other)
+    for wrong, why in (({"guidance": 1.0}, "--guidance other than 1"), ({"temperature": 0.0}, "--temperature")):
+        with pytest.raises(UsageError, match=why):
+            sample(replace(away, out=str(tmp_path / "wrong"), **wrong))
+
 
 def test_samples_are_files_with_sidecars_that_evalkit_reads(samples, pretrained, tmp_path, capsys):
     folder = Path(samples.out)
