@@ -3,6 +3,7 @@
     python benchmarks/ucf101.py prepare --packed ucf101.npz                    # where PyAV is
     python benchmarks/ucf101.py train --packed ucf101.npz --out runs/ucf101    # one GPU, no PyAV
     python benchmarks/ucf101.py score --out runs/ucf101                        # anywhere, from what train left
+    python benchmarks/ucf101.py redraw --out runs/ucf101                       # how much other real clips would change
 
 `train` runs what `evalkit baseline vae, pretrain, sft, pairs, dpo, sample` run, and goes on where it was stopped. Every
 set has as many clips of each class as the test set. Sets made of real clips are made of training clips, drawn anew from
@@ -23,8 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from ucf101_clips import FPS, blur, comparisons, read_clips, unpack, write_packed
-from ucf101_tables import COMPARED, METRICS, SPACES, measure, point_of, tables, verdict
+from ucf101_clips import FPS, blur, comparisons, draw_like, read_clips, unpack, write_packed
+from ucf101_tables import COMPARED, DISTANCES, METRICS, SPACES, markdown, measure, point_of, tables, verdict
 
 from baselines import dpo, pairs, pretrain, sft, vae
 from baselines.checkpoints import load_model
@@ -41,6 +42,7 @@ KEPT = 8  # checkpoints of pretraining; the first is what guidance leads away fr
 GUIDANCES, TEMPERATURES = (1.25, 1.5), (1.0, 1.03)  # that the later half of them are sampled with
 FINALISTS, AGAIN, FRESH = 3, 2, 5  # candidates that are drawn so often again; draws of the one that is taken
 FIRST_FRESH = 100  # of draws that nothing was chosen by
+REDRAWN = 40  # draws of real clips
 NEW = 0.96  # share of samples that have to be farther from training clips than one in twenty test clips: .95 was
 # asked, and of many candidates the best one's number is lucky
 JUDGED_IN = ("layout", "features")  # where they have to; in pixels, whatever is smooth is near to something
@@ -324,6 +326,27 @@ def through(job: Job, source: str, frames: Tensor) -> Tensor:
     return (255 * back).round().to(torch.uint8)
 
 
+def redraw(args: argparse.Namespace) -> Iterator[str]:
+    """What the set metrics are of other draws of training clips, as they are and blurred."""
+    data, device = args.out / "data", choose_device(args.device)
+    if not (data / "once.jsonl").is_file():
+        unpack(args.packed, data)
+    test_frames, test = read_clips(data, "test")
+    frames, prompts = read_clips(data, "once")
+    ref, real, blurred = (score_frames(one, [str(k) for k in range(len(one))], FPS, device, DISTANCES)
+                          for one in (test_frames, frames, blur(frames, 2)))
+    draws = []
+    for k in range(REDRAWN):
+        rows = draw_like(prompts, test, torch.Generator().manual_seed(k))
+        draws.append([measure(replace(one, features={name: x[rows] for name, x in one.features.items()}), ref, False)
+                      for one in (real, blurred)])
+    rows = [[metric, *(f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}" for values in zip(*found, strict=True)),
+             f"{np.mean([(a < b) == one['lower'] for a, b in found]):.2f}"]
+            for metric, one in draws[0][0].items()
+            for found in [[tuple(side[metric]["value"] for side in draw) for draw in draws]]]
+    yield from markdown(["set metric", "real", "blurred", "draws in which real clips are better"], rows)
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """Of uint8 frames, in dB."""
     return float(10 * (255**2 / (a.float() - b.float()).square().mean()).log10())
@@ -331,7 +354,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("prepare", "train", "score"))
+    parser.add_argument("stage", choices=("prepare", "train", "score", "redraw"))
     parser.add_argument("--packed", type=Path, default=Path("ucf101.npz"))
     parser.add_argument("--out", type=Path, default=Path("runs/ucf101"))
     parser.add_argument("--assets", type=Path, default=ASSETS)
@@ -353,6 +376,8 @@ def main() -> None:
         print(write_packed(args.assets / "data" / "ucf101" / "clips64", args.limit, args.packed))
     elif args.stage == "train":
         run(args)
+    elif args.stage == "redraw":
+        print("\n".join(redraw(args)))
     else:
         print(tables(args.out, intervals=True))
 

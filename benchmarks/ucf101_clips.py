@@ -102,8 +102,7 @@ def comparisons(data: Path, test: Sequence[str]) -> Iterator[tuple[str, Tensor, 
     """(name, frames, prompts) of training clips, as many of a class as `test` has, as they are and damaged; noise."""
     frames, prompts = read_clips(data, "once")
     generator = torch.Generator().manual_seed(1)
-    rows = [row for prompt, count in sorted(Counter(test).items())
-            for row in _draw([k for k, one in enumerate(prompts) if one == prompt], count, generator)]
+    rows = draw_like(prompts, test, generator)
     real, named = frames[rows], [prompts[k] for k in rows]
     yield "real", real, named
     yield "noise", torch.randint(256, real.shape, generator=generator, dtype=torch.uint8), named
@@ -119,6 +118,10 @@ def blur(frames: Tensor, by: int) -> Tensor:
         0, frames.shape[:2])
 
 
-def _draw(rows: list[int], count: int, generator: torch.Generator) -> list[int]:
-    """`count` of the rows at random, in their order."""
-    return sorted(rows[k] for k in torch.randperm(len(rows), generator=generator)[:count].tolist())
+def draw_like(prompts: Sequence[str], test: Sequence[str], generator: torch.Generator) -> list[int]:
+    """Rows at random, as many of a class as `test` has, in their order."""
+    rows: list[int] = []
+    for prompt, count in sorted(Counter(test).items()):
+        mine = [k for k, one in enumerate(prompts) if one == prompt]
+        rows += sorted(mine[k] for k in torch.randperm(len(mine), generator=generator)[:count].tolist())
+    return rows
