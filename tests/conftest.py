@@ -1,4 +1,5 @@
 """Shared fixtures. Real clips and weights lie outside the repository; tests skip where they are absent."""
+import os
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,11 @@ import torch
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 
-torch.set_num_threads(1)  # as evalkit uses cores; tests run in as many processes as there are
+# As evalkit uses cores: tests run in as many processes as there are, and so do the commands that they start.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):  # these import thousands of modules each: compiled once, elsewhere
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "bytecode")
 
 
 @pytest.fixture(scope="session")
