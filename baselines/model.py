@@ -128,9 +128,13 @@ class VideoDiffusion:
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, COMPILED)
         self.transformer.compile_repeated_blocks(dynamic=dynamic)
+        if self.weaker is not None:
+            self.weaker.compile(dynamic)
 
     def set_attention(self, backend: str) -> None:
         """Compute it by `fa4` (flash-attn-4) or by a backend of diffusers. UsageError where it is not there."""
+        if self.weaker is not None:
+            self.weaker.set_attention(backend)
         try:
             if backend != "fa4":
                 self.transformer.set_attention_backend(backend)

@@ -91,9 +91,8 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
         model = open_sampler(config)
         if shape is not None:
             reshape(model, shape)
-        for one in (model, model.weaker) if len(missing) >= MANY else ():
-            if one is not None:
-                one.compile()
+        if len(missing) >= MANY:
+            model.compile()
         done = len(wanted) - len(missing)
         for count, _ in enumerate(make(model, missing[rank::world], folder, settings, suffix, config.batch_size), 1):
             progress("samples", done + count * world, len(wanted))
@@ -111,9 +110,8 @@ def open_sampler(config: Config) -> VideoDiffusion:
             model.guide_away_from(load_model(config.weaker).to(device))
         except ValueError as error:
             raise UsageError(f"--weaker {config.weaker}: {error}") from error
-    for one in (model, model.weaker) if config.attention and model.device.type == "cuda" else ():
-        if one is not None:
-            one.set_attention(config.attention)
+    if config.attention and model.device.type == "cuda":
+        model.set_attention(config.attention)
     return model
 
 

@@ -120,7 +120,6 @@ class Job:
         model = load_model(way.source).to(self.device)
         if way.weaker:
             model.guide_away_from(load_model(way.weaker).to(self.device))
-            model.weaker.compile()
         model.compile()
         return model
 
