@@ -100,9 +100,7 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
 
 
 def open_sampler(config: Config) -> VideoDiffusion:
-    """The model, and the one that guidance leads away from, where they compute. UsageError where these do not go
-    together.
-    """
+    """The model on its device, guided away from --weaker where given. UsageError where these do not go together."""
     device = choose_device(config.device)
     model = load_model(config.source, config.lora_scale).to(device)
     if config.weaker:

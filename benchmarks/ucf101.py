@@ -240,7 +240,7 @@ def told(steps: int) -> Callable[[str, int, int], None]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """The whole ladder. Of the checkpoints and guidances, the best that copies no more than test clips do goes on."""
+    """The whole ladder. Of the ways to sample, the best that copies no more than test clips do goes on."""
     job = Job(args)
     if not (job.data / "classes.txt").is_file():
         with job.timed("unpack"):
@@ -334,15 +334,19 @@ def redraw(args: argparse.Namespace) -> Iterator[str]:
     frames, prompts = read_clips(data, "once")
     ref, real, blurred = (score_frames(one, [str(k) for k in range(len(one))], FPS, device, DISTANCES)
                           for one in (test_frames, frames, blur(frames, 2)))
-    draws = []
+    found: dict[str, list[tuple[float, float, bool]]] = {}
     for k in range(REDRAWN):
         rows = draw_like(prompts, test, torch.Generator().manual_seed(k))
-        draws.append([measure(replace(one, features={name: x[rows] for name, x in one.features.items()}), ref, False)
-                      for one in (real, blurred)])
-    rows = [[metric, *(f"{np.mean(values):.4g} ± {np.std(values, ddof=1):.2g}" for values in zip(*found, strict=True)),
-             f"{np.mean([(a < b) == one['lower'] for a, b in found]):.2f}"]
-            for metric, one in draws[0][0].items()
-            for found in [[tuple(side[metric]["value"] for side in draw) for draw in draws]]]
+        whole, worse = (measure(replace(one, features={name: x[rows] for name, x in one.features.items()}), ref, False)
+                        for one in (real, blurred))
+        for metric, one in whole.items():
+            a, b = one["value"], worse[metric]["value"]
+            found.setdefault(metric, []).append((a, b, a < b if one["lower"] else a > b))
+    rows = []
+    for metric, values in found.items():
+        *sides, better = zip(*values, strict=True)
+        rows.append([metric, *(f"{np.mean(side):.4g} ± {np.std(side, ddof=1):.2g}" for side in sides),
+                     f"{np.mean(better):.2f}"])
     yield from markdown(["set metric", "real", "blurred", "draws in which real clips are better"], rows)
 
 

@@ -141,8 +141,8 @@ def _candidates(record: dict[str, Any]) -> Iterator[str]:
         if one not in record["fresh"]:
             ways.setdefault(_way(one), []).append(one)
     rows = [[*way, *_mean_of(draws)] for way, draws in ways.items()]
-    rows.append([*_way(record["chosen"])[:3], *_mean_of(record["fresh"])])
-    rows[-1][0] += " (fresh draws)"
+    source, *settings = _way(record["chosen"])
+    rows.append([f"{source} (fresh draws)", *settings, *_mean_of(record["fresh"])])
     rows += [[name, *_way(one)[1:], *_mean_of([one])] for name, one in record["ladder"].items()]
     rows += [[name, *[""] * 7, *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()]
     yield from markdown(["samples", "guidance", "temperature", "draws", "fvd_mini", "recall of fvd_mini",
