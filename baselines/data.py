@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from baselines.buckets import Bucket, Buckets, Mixed, buckets_of, clip_bucket, schedule, step_shares
 from baselines.model import VideoDiffusion
 from baselines.patch_codec import PatchCodec
-from baselines.reading import content_of, map_exact, of_one_video, read_views
+from baselines.reading import content_of, of_one_video, read_exact, read_views
 from baselines.stage import Batch, Shard, send
 from baselines.views import CHANGES, View, all_views, video_of, view_of, viewed
 from evalkit.cache import Cache, cache_key
@@ -29,6 +29,7 @@ from evalkit.workers import available_cores, map_in_threads
 FAILURES, SHAPES = "failures.json", "shapes.json"
 ONE_SHAPE = Mixed()
 READ_AHEAD = 4 << 30  # bytes of frames that wait for the encoder at most, on a host
+TOGETHER = 64  # videos that a thread reads at a time, at most
 Progress = Callable[[str, int, int], None]
 
 
@@ -46,6 +47,10 @@ class _Read:
     @property
     def repeats(self) -> bool:
         return not self.found and self.frames is None
+
+    @property
+    def is_uncached(self) -> bool:
+        return not self.key and self.frames is not None
 
 
 class ClipStore:
@@ -71,8 +76,10 @@ class ClipStore:
     def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
         """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
         good, videos = [], of_one_video(self.items)
-        at_once = self._videos_at_once(max(map(len, videos), default=1))
-        for rows, reads in zip(videos, map_in_threads(self._try_read, videos, at_once), strict=True):
+        workers, together = self._videos_at_once(max(map(len, videos), default=1))
+        parts = [videos[start: start + together] for start in range(0, len(videos), together)]
+        found = chain.from_iterable(map(self._encode_together, map_in_threads(self._try_read, parts, workers)))
+        for rows, reads in zip(videos, found, strict=True):
             for k, read in zip(rows, reads, strict=True):
                 try:
                     if isinstance(read, Exception):
@@ -94,10 +101,12 @@ class ClipStore:
         self.items, self._shapes = ([rows[k] for k in good] for rows in (self.items, self._shapes))
         self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
 
-    def _videos_at_once(self, views: int) -> int:
+    def _videos_at_once(self, views: int) -> tuple[int, int]:
+        """Threads that read ahead, and how many videos each takes at a time: a thread per small clip is slower."""
         preset, processes = self.model.preset, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        video = views * 3 * preset.num_frames * preset.height * preset.width
-        return max(1, min(available_cores(), READ_AHEAD // processes // (2 * video)))
+        videos = READ_AHEAD // processes // (2 * views * 3 * preset.num_frames * preset.height * preset.width)
+        workers = max(1, min(available_cores(), videos))
+        return workers, max(1, min(TOGETHER, videos // workers))
 
     def groups(self) -> dict[Bucket, list[int]]:
         """Rows by the shape of their clips, which is known once they are prepared: those of a batch are of one."""
@@ -145,18 +154,22 @@ class ClipStore:
         if read.key and read.found is None:
             self.cache.store_tensors(read.key, encoded)
 
-    def _try_read(self, rows: Sequence[int]) -> Sequence[_Read | Exception]:
-        try:
-            return self._read(rows)
-        except (VideoError, ValueError, OSError) as error:
-            return [error] * len(rows)
+    def _try_read(self, videos: Sequence[Sequence[int]]) -> list[list[_Read] | list[Exception]]:
+        found: list[list[_Read] | list[Exception]] = []
+        for rows in videos:
+            try:
+                found.append(self._read(rows))
+            except (VideoError, ValueError, OSError) as error:
+                found.append([error] * len(rows))
+        return found
 
     def _read(self, rows: Sequence[int]) -> list[_Read]:
         """What can be done in threads for rows of one video: the cache's entries, or else its frames."""
         items = [self.items[k] for k in rows]
         preset, buckets = self.model.preset, self.buckets
-        if self._is_cheap and not buckets and map_exact(items[0], preset) is not None:
-            return [_Read(frames=frames) for frames in read_views(items, preset)]  # encoding is as fast as the cache
+        exact = read_exact(items, preset) if self._is_cheap and not buckets else None
+        if exact is not None:
+            return [_Read(frames=frames) for frames in exact]  # encoding is as fast as the cache
         shape = {"buckets": buckets.row()} if buckets else {  # with its content they say which one it is
             "frames": preset.num_frames, "size": [preset.height, preset.width]}
         content = content_of(items[0])
@@ -166,6 +179,16 @@ class ClipStore:
         missing = [k for k, one in enumerate(found) if one is None]
         frames = dict(zip(missing, read_views([items[k] for k in missing], preset, buckets), strict=True))
         return [_Read(key, one, frames.get(k)) for k, (key, one) in enumerate(zip(keys, found, strict=True))]
+
+    def _encode_together(self, videos: list[list[_Read] | list[Exception]]) -> list[list[_Read] | list[Exception]]:
+        """The same, with those clips encoded, at once, that the cache does not keep."""
+        clips = [] if self._encoder == "pixels" else [
+            read for video in videos for read in video if isinstance(read, _Read) and read.is_uncached]
+        if not clips:
+            return videos
+        latents = self.model.encode(torch.stack([read.frames for read in clips])).half().cpu()
+        encoded = {id(read): _Read(found={"latents": row.clone()}) for read, row in zip(clips, latents, strict=True)}
+        return [[encoded.get(id(read), read) for read in video] for video in videos]
 
     def _encode(self, frames: Tensor) -> dict[str, Tensor]:
         if self._encoder == "pixels":

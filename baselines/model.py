@@ -183,32 +183,36 @@ class VideoDiffusion:
         self.weaker = weaker
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
-               gradient_steps: int = 0, temperature: float = 1.0) -> Tensor:
+               gradient_steps: int = 0, temperature: float = 1.0, guided_above: float = 0.0) -> Tensor:
         """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed, from noise of standard deviation `temperature`.
 
         See `sample_latents`.
         """
         alone = {prompt: self.encode_prompts([prompt]) for prompt in dict.fromkeys(prompts)}  # whatever the others are
         text = torch.cat([alone[prompt] for prompt in prompts])
-        latents = self.sample_latents(text, temperature * self.noise(seeds), steps, guidance, gradient_steps)
+        latents = self.sample_latents(text, temperature * self.noise(seeds), steps, guidance, gradient_steps,
+                                      guided_above)
         with torch.set_grad_enabled(gradient_steps > 0):
             return self.decode(latents)
 
-    def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float,
-                       gradient_steps: int = 0) -> Tensor:
+    def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float, gradient_steps: int = 0,
+                       guided_above: float = 0.0) -> Tensor:
         """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1.
 
-        Gradient flows through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
+        From time `guided_above` on none guides: there guidance costs diversity (Kynkäänniemi et al., 2024). Gradient
+        flows through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
         """
         if steps < 1 or not 0 <= gradient_steps <= steps:
             raise ValueError(f"expected at least 1 step, with gradient through 0 to all, got {steps}, {gradient_steps}")
         self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=self.device)
+        times = (self.scheduler.timesteps / TRAIN_STEPS).tolist()
         nothing = self.encode_prompts([""]).expand_as(text) if guidance != 1 and self.weaker is None else None
         x = noise
         for k, timestep in enumerate(self.scheduler.timesteps):
             with torch.set_grad_enabled(k >= steps - gradient_steps):
                 t = (timestep / TRAIN_STEPS).expand(len(x))
-                x = self.scheduler.step(self._guided(x, t, text, nothing, guidance), timestep, x, return_dict=False)[0]
+                here = guidance if times[k] > guided_above else 1.0
+                x = self.scheduler.step(self._guided(x, t, text, nothing, here), timestep, x, return_dict=False)[0]
         return x
 
     def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float) -> Tensor:

@@ -31,16 +31,21 @@ def read_frames(item: VideoItem, preset: Preset) -> Tensor:
     return read_views([item], preset)[0]
 
 
-def map_exact(item: VideoItem, preset: Preset) -> np.ndarray | None:
-    """uint8 (T, H, W, 3) of a .npy file of exactly the preset's shape, to be read without PyAV; None for any other."""
-    if not str(item.source).endswith(".npy"):
+def read_exact(items: Sequence[VideoItem], preset: Preset) -> list[Tensor | None] | None:
+    """What `read_views` gives, of a .npy file of exactly the preset's shape, without PyAV; None for any other."""
+    if not str(items[0].source).endswith(".npy"):
         return None
     try:
-        found = np.load(item.source, mmap_mode="r", allow_pickle=False)
+        found = np.load(items[0].source, mmap_mode="r", allow_pickle=False)
     except (EOFError, ValueError, OSError):
         return None  # whoever reads it as a video says what is wrong
     shape = (preset.num_frames, preset.height, preset.width, 3)
-    return found if isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.shape == shape else None
+    if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.shape != shape:
+        return None
+    frames = torch.from_numpy(np.array(found.transpose(0, 3, 1, 2), order="C"))  # in numpy: torch would take all cores
+    views = [view_of(item) for item in items]
+    content = content_of(items[0]) if any(view.change for view in views) else ""
+    return [None if view.place else view.of(frames, content) for view in views]
 
 
 def read_views(items: Sequence[VideoItem], preset: Preset, buckets: Buckets | None = None) -> list[Tensor | None]:
@@ -51,12 +56,11 @@ def read_views(items: Sequence[VideoItem], preset: Preset, buckets: Buckets | No
     """
     if not items:
         return []
+    exact = read_exact(items, preset) if buckets is None else None
+    if exact is not None:
+        return exact
     first, views = items[0], [view_of(item) for item in items]
     content = content_of(first) if any(view.change for view in views) else ""
-    exact = map_exact(first, preset) if buckets is None else None
-    if exact is not None:
-        frames = torch.from_numpy(np.array(exact)).permute(0, 3, 1, 2).contiguous()
-        return [None if view.place else view.of(frames, content) for view in views]
     from evalkit.data.video import read_clips  # needs PyAV
 
     bucket = None

@@ -21,6 +21,7 @@ from evalkit.workers import available_cores, map_in_threads
 FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
 VIEWS = all_views(11, mirrored=True, changes=True)  # of a training video
 MIDDLE = View(5, 11)  # of a test video, and of a training video where one is enough
+TOGETHER = 64  # files that a thread reads at a time
 
 
 def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -94,8 +95,16 @@ def unpack(packed: Path, out: Path) -> None:
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
     """uint8 (N, T, 3, H, W) and prompts, class by class."""
     rows = sorted(map(json.loads, (data / f"{table}.jsonl").read_text().splitlines()), key=lambda row: row["prompt"])
-    frames = np.stack(list(map_in_threads(lambda row: np.load(data / row["path"]), rows, available_cores())))
-    return torch.from_numpy(frames).permute(0, 1, 4, 2, 3).contiguous(), [row["prompt"] for row in rows]
+    first = np.load(data / rows[0]["path"]).transpose(0, 3, 1, 2)
+    frames = np.empty((len(rows), *first.shape), np.uint8)
+
+    def read(part: range) -> None:
+        for k in part:
+            frames[k] = np.load(data / rows[k]["path"]).transpose(0, 3, 1, 2)
+
+    parts = [range(start, min(start + TOGETHER, len(rows))) for start in range(0, len(rows), TOGETHER)]
+    list(map_in_threads(read, parts, available_cores()))
+    return torch.from_numpy(frames), [row["prompt"] for row in rows]
 
 
 def comparisons(data: Path, test: Sequence[str]) -> Iterator[tuple[str, Tensor, list[str]]]:

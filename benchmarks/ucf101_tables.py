@@ -135,7 +135,8 @@ def _verdicts(judged: dict[str, Any], draws: int) -> Iterator[str]:
 def _candidates(record: dict[str, Any]) -> Iterator[str]:
     yield ("New: share of samples farther from all clips trained on than the 5th percentile of test clips, in means of "
            "blocks of 8 x 8 pixels (layout), in the features of fvd_mini, and in pixels; then of clips that copy "
-           "nothing and of copies. Guidance leads away from the first checkpoint; rows of several draws are means\n")
+           f"nothing and of copies. Guidance leads away from {Path(record['chosen']['weaker']).name}, and acts above a "
+           "time; rows of several draws are means\n")
     ways: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in record["samples"].values():
         if one not in record["fresh"]:
@@ -144,8 +145,8 @@ def _candidates(record: dict[str, Any]) -> Iterator[str]:
     source, *settings = _way(record["chosen"])
     rows.append([f"{source} (fresh draws)", *settings, *_mean_of(record["fresh"])])
     rows += [[name, *_way(one)[1:], *_mean_of([one])] for name, one in record["ladder"].items()]
-    rows += [[name, *[""] * 7, *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()]
-    yield from markdown(["samples", "guidance", "temperature", "draws", "fvd_mini", "recall of fvd_mini",
+    rows += [[name, *[""] * 8, *(f"{one[space]:.3f}" for space in SPACES)] for name, one in record["controls"].items()]
+    yield from markdown(["samples", "guidance", "above", "temperature", "draws", "fvd_mini", "recall of fvd_mini",
                          "dynamic degree", "beats all damaged sets on", *SPACES], rows)
     yield ""
     yield "Draws of the chosen way that nothing was chosen by\n"
@@ -154,8 +155,8 @@ def _candidates(record: dict[str, Any]) -> Iterator[str]:
          *(format_value(value) for value in one["values"].values())] for one in record["fresh"]])
 
 
-def _way(one: dict[str, Any]) -> tuple[str, str, str]:
-    return Path(one["source"]).name, f"{one['guidance']:g}", f"{one['temperature']:g}"
+def _way(one: dict[str, Any]) -> tuple[str, ...]:
+    return Path(one["source"]).name, *(f"{one[name]:g}" for name in ("guidance", "guided_above", "temperature"))
 
 
 def _mean_of(draws: Sequence[dict[str, Any]]) -> list[str]:
