@@ -31,17 +31,10 @@ def velocity(x: Tensor, noise: Tensor) -> Tensor:
 
 
 def sample_t(count: int, generator: torch.Generator | None = None, shift: float = 1.0, mean: float = 0.0,
-             std: float = 1.0, unshifted: float = 0.0) -> Tensor:
-    """(count,) times in (0, 1): logit-normal (Esser et al., 2024), then shifted; on the generator's device.
-
-    A share `unshifted` of them stays where it is: a shift alone leaves next to none near 0, where details are decided.
-    """
+             std: float = 1.0) -> Tensor:
+    """(count,) times in (0, 1): logit-normal (Esser et al., 2024), then shifted; on the generator's device."""
     device = "cpu" if generator is None else generator.device
-    t = (mean + std * torch.randn(count, generator=generator, device=device)).sigmoid()
-    if not unshifted:
-        return shift_t(t, shift)
-    stays = torch.rand(count, generator=generator, device=device) < unshifted
-    return torch.where(stays, t, shift_t(t, shift))
+    return shift_t((mean + std * torch.randn(count, generator=generator, device=device)).sigmoid(), shift)
 
 
 def shift_t(t: Tensor, shift: float) -> Tensor:

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 8, "fresh": 4, "remembered": 64, "workers": 0, "warmup": 1, "eval_every": 4,
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
-    "ucf101": {"steps": 1000, "batch_size": 128, "ema": 0.999, "eval_every": 0, "unshifted": 0.25},
+    "ucf101": {"steps": 1000, "batch_size": 128, "ema": 0.999, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
     "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }
@@ -46,7 +46,6 @@ class Config(Mixed, LoopConfig):
     decay: str = "cosine"
     ema: float = 0.998
     no_text: float = 0.1  # share of clips trained without their prompt, for guidance
-    unshifted: float = 0.0  # share of clips whose time is drawn without the preset's shift: more of them nearly clean
     level: str = "simple"  # of the world's scenes: simple or full
     register: str = "terse"  # of the world's captions: terse, dense or temporal
     clean: float = 0.6  # share of the world's clips without a defect
@@ -109,9 +108,7 @@ def build(config: Config) -> Denoising:
     else:
         clips = open_clips(model, config.data, config.cache or f"{config.out}/encoded", config.seed,
                            config.max_failures, mixed=config)
-    stage = Denoising(model, clips, config, held_out)
-    stage.unshifted = config.unshifted
-    return stage
+    return Denoising(model, clips, config, held_out)
 
 
 def count_workers(asked: int) -> int:

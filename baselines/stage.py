@@ -65,8 +65,8 @@ class Draws:
     def noise(self, rows: range, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(self.total, *shape, generator=self._generator(1), device=self.device)[_cut(rows)]
 
-    def times(self, rows: range, shift: float, unshifted: float = 0.0) -> Tensor:
-        return objectives.sample_t(self.total, self._generator(2), shift, unshifted=unshifted)[_cut(rows)]
+    def times(self, rows: range, shift: float) -> Tensor:
+        return objectives.sample_t(self.total, self._generator(2), shift)[_cut(rows)]
 
     def chance(self, rows: range, probability: float) -> Tensor:
         """(B,) bool."""
@@ -91,7 +91,6 @@ class Stage(ABC):
     base: str | None = None  # the checkpoint that the adapter stands on
     pretrained: str | None = None
     one_shape: bool = True  # of all batches
-    unshifted: float = 0.0  # share of the times that training draws without the preset's shift
     model: VideoDiffusion
 
     @abstractmethod
@@ -133,7 +132,7 @@ class Stage(ABC):
     def noised(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """x_t, t and the velocity to predict, of clean latents, by the step's draws."""
         noise = batch.draws.noise(batch.rows, tuple(x.shape[1:]))
-        t = batch.draws.times(batch.rows, self.model.preset.shift, self.unshifted)
+        t = batch.draws.times(batch.rows, self.model.preset.shift)
         return objectives.add_noise(x, noise, t), t, objectives.velocity(x, noise)
 
     @torch.no_grad()

@@ -19,8 +19,6 @@ from evalkit.results import write_atomic
 from evalkit.workers import available_cores, map_in_threads
 
 FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
-VIEWS = all_views(11, mirrored=True, changes=True)  # of a training video
-MIDDLE = View(5, 11)  # of a test video, and of a training video where one is enough
 TOGETHER = 64  # files that a thread reads at a time
 
 
@@ -60,11 +58,14 @@ def write_packed(root: Path, limit: int, path: Path) -> str:
     return f"{path}: {len(rows)} videos, {stream.tell() / 2**20:.1f} MiB"
 
 
-def unpack(packed: Path, out: Path) -> None:
-    """Clips as .npy below `out`, and tables of them: train.jsonl, test.jsonl, once.jsonl (one of a training video)."""
+def unpack(packed: Path, out: Path, places: int) -> None:
+    """Clips as .npy below `out`, and tables of them: train.jsonl, plain.jsonl (unchanged ones), once.jsonl (one of a
+    training video), test.jsonl."""
     from PIL import Image
 
-    tables: dict[str, list[dict[str, Any]]] = {"train": [], "test": [], "once": []}
+    tables: dict[str, list[dict[str, Any]]] = {"train": [], "plain": [], "once": [], "test": []}
+    views = all_views(places, mirrored=True, changes=True)  # of a training video
+    middle = View(places // 2, places)  # of a test video, and of a training video where one is enough
     with np.load(packed, allow_pickle=False) as found:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
         rows = list(zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True))
@@ -76,8 +77,8 @@ def unpack(packed: Path, out: Path) -> None:
         frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
         frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
         listed = []
-        for k, view in enumerate(VIEWS if part == "train" else [MIDDLE]):
-            start = round(view.place * (len(frames) - FRAMES) / (view.places - 1))
+        for k, view in enumerate(views if part == "train" else [middle]):
+            start = round(view.place * (len(frames) - FRAMES) / max(1, view.places - 1))
             path = out / part / f"{name}-{k}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, view.of(frames[start: start + FRAMES], name).permute(0, 2, 3, 1).numpy())
@@ -86,7 +87,8 @@ def unpack(packed: Path, out: Path) -> None:
 
     for (_, part, _, _), listed in zip(rows, map_in_threads(clips_of, rows, available_cores()), strict=True):
         for path, prompt, view in listed:
-            for table in ({part, "once"} if part == "train" and view == MIDDLE else {part}):
+            are_of = {"train": True, "plain": not view.change, "once": view == middle} if part == "train" else {part: 1}
+            for table in (table for table, is_of in are_of.items() if is_of):
                 tables[table].append({"path": path, "prompt": prompt, "fps": FPS})
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())

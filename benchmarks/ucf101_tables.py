@@ -133,10 +133,11 @@ def _verdicts(judged: dict[str, Any], draws: int) -> Iterator[str]:
 
 
 def _candidates(record: dict[str, Any]) -> Iterator[str]:
+    weaker = ", ".join(sorted({Path(one["weaker"]).name for one in record["samples"].values() if one["weaker"]}))
     yield ("New: share of samples farther from all clips trained on than the 5th percentile of test clips, in means of "
            "blocks of 8 x 8 pixels (layout), in the features of fvd_mini, and in pixels; then of clips that copy "
-           f"nothing and of copies. Guidance leads away from {Path(record['chosen']['weaker']).name}, and acts above a "
-           "time; rows of several draws are means\n")
+           f"nothing and of copies. Guidance leads away from {weaker}, and acts above a time; rows of several draws "
+           "are means\n")
     ways: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in record["samples"].values():
         if one not in record["fresh"]:

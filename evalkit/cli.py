@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ EXIT_USAGE, EXIT_FAILURES, EXIT_REGRESSION = 2, 3, 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 (cannot be done as asked), 3 (videos failed) or 4 (regression)."""
+    # Before torch is loaded: threads that wait for each other soon sleep. Spinning, two commands on few cores crawl.
+    os.environ.setdefault("GOMP_SPINCOUNT", "300")
     arguments = list(sys.argv[1:] if argv is None else argv)
     plugins = {entry.name: entry for entry in entry_points(group="evalkit.commands")}
     if not arguments or arguments[0] in ("-h", "--help"):

@@ -1,4 +1,6 @@
 """Models on latents: the autoencoder they stand on, and pipelines from elsewhere with T5."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +58,23 @@ def test_an_autoencoder_learns_and_its_latents_have_unit_spread_in_the_model_tha
     assert all(torch.equal(value.half(), saved[name]) for name, value in found.vae.state_dict().items())
     with pytest.raises(UsageError, match="not there"):
         load_model(tmp_path / "vae")
+
+
+def test_clips_that_are_encoded_together_are_as_if_each_was_alone_and_a_broken_one_costs_itself(clips, tmp_path,
+                                                                                                 monkeypatch):
+    from baselines import data
+
+    monkeypatch.setattr(data, "TOGETHER", 3)  # eight clips are three parts, of which the last is not full
+    model = VideoDiffusion.build(replace(LATENT, vae={"kind": presets.PATCH_CODEC, "channels": 2}))
+    calls, encode = [], model.encode
+    monkeypatch.setattr(model, "encode", lambda frames: calls.append(len(frames)) or encode(frames))
+    (tmp_path / "4.npy").write_bytes(b"no array")
+    store = data.open_clips(model, str(clips), str(tmp_path / "cache"), 0, max_failures=1).store
+    assert calls == [3, 2, 2] and list(store.failures) == ["4.npy"]
+    names = [item.name for item in store.items]
+    assert names == [f"{k}.npy" for k in range(8) if k != 4]
+    alone = [encode(torch.from_numpy(np.load(tmp_path / name)).permute(0, 3, 1, 2)[None])[0] for name in names]
+    assert torch.allclose(store.clips(range(7))["latents"].float(), torch.stack(alone), atol=2e-3, rtol=2e-3)
 
 
 def test_latents_are_encoded_once_and_kept_by_content(clips, tmp_path):

@@ -69,6 +69,19 @@ def test_guidance_leads_away_from_a_weaker_model_of_the_same_latents_alone(build
         other.guide_away_from(VideoDiffusion.build(LATENT, seed=2))
 
 
+def test_guidance_acts_above_a_time_alone(model):
+    noise, text = model.noise([5, 6]), model.encode_prompts(PROMPTS)
+    nothing = model.encode_prompts([""]).expand_as(text)
+    with torch.no_grad():
+        found = {above: model.sample_latents(text, noise, 2, 3.0, guided_above=above) for above in (0.0, 0.8)}
+        late = float(model.scheduler.sigmas[1])  # the first step leads from time 1 to here, and is guided in both
+        plain, without = (model.velocity(noise, torch.ones(2), one) for one in (text, nothing))
+        x = noise + (late - 1) * (without + 3 * (plain - without))
+        clean = x - late * model.velocity(x, torch.full((2,), late), text)
+    assert late < 0.8 and torch.allclose(found[0.8], clean, atol=1e-4)
+    assert not torch.allclose(found[0.8], found[0.0], atol=1e-3)
+
+
 def test_temperature_scales_the_noise_that_sampling_starts_at(model, monkeypatch):
     warm = model.sample(PROMPTS, [5, 6], steps=2, temperature=1.5)
     noise = 1.5 * model.noise([5, 6])
