@@ -76,7 +76,7 @@ class ClipStore:
     def prepare(self, max_failures: int, report: Path | None = None, progress: Progress = lambda *_: None) -> None:
         """Encode all, and leave out, listed in `report`, those that cannot be; UsageError for more than allowed."""
         good, videos = [], of_one_video(self.items)
-        workers, together = self._videos_at_once(max(map(len, videos), default=1))
+        workers, together = self._videos_at_once(len(videos), max(map(len, videos), default=1))
         parts = [videos[start: start + together] for start in range(0, len(videos), together)]
         found = chain.from_iterable(map(self._encode_together, map_in_threads(self._try_read, parts, workers)))
         for rows, reads in zip(videos, found, strict=True):
@@ -101,12 +101,12 @@ class ClipStore:
         self.items, self._shapes = ([rows[k] for k in good] for rows in (self.items, self._shapes))
         self._kept = {new: self._kept[old] for new, old in enumerate(good) if old in self._kept}
 
-    def _videos_at_once(self, views: int) -> tuple[int, int]:
-        """Threads that read ahead, and how many videos each takes at a time: a thread per small clip is slower."""
+    def _videos_at_once(self, count: int, views: int) -> tuple[int, int]:
+        """Threads that read ahead, and how many of the videos each takes at a time: one by one, small clips wait."""
         preset, processes = self.model.preset, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        videos = READ_AHEAD // processes // (2 * views * 3 * preset.num_frames * preset.height * preset.width)
-        workers = max(1, min(available_cores(), videos))
-        return workers, max(1, min(TOGETHER, videos // workers))
+        room = READ_AHEAD // processes // (2 * views * 3 * preset.num_frames * preset.height * preset.width)
+        workers = max(1, min(available_cores(), room))
+        return workers, max(1, min(TOGETHER, room // workers, count // (4 * workers)))
 
     def groups(self) -> dict[Bucket, list[int]]:
         """Rows by the shape of their clips, which is known once they are prepared: those of a batch are of one."""

@@ -199,8 +199,8 @@ class VideoDiffusion:
                        guided_above: float = 0.0) -> Tensor:
         """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1.
 
-        From time `guided_above` on none guides: there guidance costs diversity (Kynkäänniemi et al., 2024). Gradient
-        flows through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
+        It acts from the start down to time `guided_above` (limited interval; Kynkäänniemi et al., 2024). Gradient flows
+        through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
         """
         if steps < 1 or not 0 <= gradient_steps <= steps:
             raise ValueError(f"expected at least 1 step, with gradient through 0 to all, got {steps}, {gradient_steps}")

@@ -64,13 +64,13 @@ def test_clips_that_are_encoded_together_are_as_if_each_was_alone_and_a_broken_o
                                                                                                  monkeypatch):
     from baselines import data
 
-    monkeypatch.setattr(data, "TOGETHER", 3)  # eight clips are three parts, of which the last is not full
+    monkeypatch.setattr(data, "available_cores", lambda: 1)  # eight clips are four parts
     model = VideoDiffusion.build(replace(LATENT, vae={"kind": presets.PATCH_CODEC, "channels": 2}))
     calls, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda frames: calls.append(len(frames)) or encode(frames))
     (tmp_path / "4.npy").write_bytes(b"no array")
     store = data.open_clips(model, str(clips), str(tmp_path / "cache"), 0, max_failures=1).store
-    assert calls == [3, 2, 2] and list(store.failures) == ["4.npy"]
+    assert calls == [2, 2, 1, 2] and list(store.failures) == ["4.npy"]
     names = [item.name for item in store.items]
     assert names == [f"{k}.npy" for k in range(8) if k != 4]
     alone = [encode(torch.from_numpy(np.load(tmp_path / name)).permute(0, 3, 1, 2)[None])[0] for name in names]
