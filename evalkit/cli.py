@@ -14,7 +14,7 @@ from evalkit.errors import UsageError
 
 # name -> (module with `add_arguments(parser)` and `main(args) -> exit code`, one line for --help)
 COMMANDS = {
-    "quickstart": ("evalkit.commands.quickstart", "a complete scored example: no data, no network, under 2 minutes"),
+    "quickstart": ("evalkit.commands.quickstart", "a complete scored example: no data, no network, 2 to 4 minutes"),
     "run": ("evalkit.commands.run", "score a folder of videos"),
     "reference": ("evalkit.commands.reference", "build a reference set's statistics, shareable without footage"),
     "compare": ("evalkit.commands.compare", "two runs, paired per prompt, with significance and a gate"),
