@@ -87,9 +87,12 @@ def unpack(packed: Path, out: Path, places: int) -> None:
 
     for (_, part, _, _), listed in zip(rows, map_in_threads(clips_of, rows, available_cores()), strict=True):
         for path, prompt, view in listed:
-            are_of = {"train": True, "plain": not view.change, "once": view == middle} if part == "train" else {part: 1}
-            for table in (table for table, is_of in are_of.items() if is_of):
-                tables[table].append({"path": path, "prompt": prompt, "fps": FPS})
+            row = {"path": path, "prompt": prompt, "fps": FPS}
+            tables[part].append(row)
+            if part == "train" and not view.change:
+                tables["plain"].append(row)
+            if part == "train" and view == middle:
+                tables["once"].append(row)
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
 
