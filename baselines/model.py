@@ -183,21 +183,30 @@ class VideoDiffusion:
         self.weaker = weaker
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
-               gradient_steps: int = 0, temperature: float = 1.0, guided_above: float = 0.0) -> Tensor:
+               gradient_steps: int = 0, temperature: float = 1.0, guided_above: float = 0.0,
+               guidance_to: float = 0.0) -> Tensor:
         """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed, from noise of standard deviation `temperature`.
 
-        See `sample_latents`.
+        guidance_to: where given, each clip's guidance is drawn evenly from `guidance` to this, by its seed: clips then
+        differ more than at any one guidance. See `sample_latents`.
         """
         alone = {prompt: self.encode_prompts([prompt]) for prompt in dict.fromkeys(prompts)}  # whatever the others are
         text = torch.cat([alone[prompt] for prompt in prompts])
-        latents = self.sample_latents(text, temperature * self.noise(seeds), steps, guidance, gradient_steps,
+        scale = self._guidances(seeds, guidance, guidance_to) if guidance_to else guidance
+        latents = self.sample_latents(text, temperature * self.noise(seeds), steps, scale, gradient_steps,
                                       guided_above)
         with torch.set_grad_enabled(gradient_steps > 0):
             return self.decode(latents)
 
-    def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float, gradient_steps: int = 0,
-                       guided_above: float = 0.0) -> Tensor:
-        """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1.
+    def _guidances(self, seeds: Sequence[int], low: float, high: float) -> Tensor:
+        """(B, 1, 1, 1, 1), each by its own seed alone."""
+        drawn = [np.random.default_rng([seed, 29]).uniform(low, high) for seed in seeds]
+        return torch.tensor(drawn, dtype=torch.float32, device=self.device).reshape(-1, 1, 1, 1, 1)
+
+    def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float | Tensor,
+                       gradient_steps: int = 0, guided_above: float = 0.0) -> Tensor:
+        """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1;
+        one for all clips, or (B, 1, 1, 1, 1).
 
         It acts from the start down to time `guided_above` (limited interval; Kynkäänniemi et al., 2024). Gradient flows
         through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
@@ -206,7 +215,8 @@ class VideoDiffusion:
             raise ValueError(f"expected at least 1 step, with gradient through 0 to all, got {steps}, {gradient_steps}")
         self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps).tolist(), device=self.device)
         times = (self.scheduler.timesteps / TRAIN_STEPS).tolist()
-        nothing = self.encode_prompts([""]).expand_as(text) if guidance != 1 and self.weaker is None else None
+        guided = isinstance(guidance, Tensor) or guidance != 1
+        nothing = self.encode_prompts([""]).expand_as(text) if guided and self.weaker is None else None
         x = noise
         for k, timestep in enumerate(self.scheduler.timesteps):
             with torch.set_grad_enabled(k >= steps - gradient_steps):
@@ -215,8 +225,8 @@ class VideoDiffusion:
                 x = self.scheduler.step(self._guided(x, t, text, nothing, here), timestep, x, return_dict=False)[0]
         return x
 
-    def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float) -> Tensor:
-        if guidance == 1:
+    def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float | Tensor) -> Tensor:
+        if not isinstance(guidance, Tensor) and guidance == 1:
             return self.velocity(x, t, text)
         if self.weaker is not None:
             away = self.weaker.velocity(x, t, text)

@@ -43,6 +43,7 @@ class Config:
     own_seeds: bool = False  # every prompt has its own; default: all prompts the same
     steps: int = 20
     guidance: float = 3.0  # 1: none
+    guidance_to: float = 0.0  # more: each sample draws its own by its seed, from --guidance to this; 0: all the same
     weaker: str = ""  # a worse checkpoint of the same latents that guidance leads away from, instead of from no prompt
     guided_above: float = 0.0  # the time, of 1 for noise to 0 for clean, down to which guidance acts
     temperature: float = 1.0  # standard deviation of the noise that sampling starts at
@@ -76,7 +77,9 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
         raise UsageError(f"--temperature: expected more than 0, got {config.temperature}")
     if not 0 <= config.guided_above < 1:
         raise UsageError(f"--guided-above: expected a time of 0 to 1, got {config.guided_above}")
-    if config.weaker and config.guidance == 1:
+    if config.guidance_to and not config.guidance < config.guidance_to < math.inf:
+        raise UsageError(f"--guidance-to: expected more than --guidance, {config.guidance}, got {config.guidance_to}")
+    if config.weaker and config.guidance == 1 and not config.guidance_to:
         raise UsageError("--weaker goes with a --guidance other than 1, which is none")
     prompts = read_prompts(config.prompts, config.level, config.register)
     wanted = [Sample(prompt.name(k), prompt.text, config.seed + k + config.own_seeds * row * config.samples)
@@ -86,7 +89,7 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
     settings = {"checkpoint": card.identity, "steps": config.steps, "guidance": config.guidance,
                 "lora_scale": config.lora_scale, "shape": None if shape is None else str(shape),
                 "weaker": read_card(config.weaker).identity if config.weaker else None,
-                "guided_above": config.guided_above or None,
+                "guidance_to": config.guidance_to or None, "guided_above": config.guided_above or None,
                 "temperature": None if config.temperature == 1 else config.temperature}
     folder, suffix = Path(config.out), _suffix(config.format)
     missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
@@ -150,7 +153,8 @@ def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings
         with torch.no_grad():
             frames = model.sample([one.prompt for one in filled], [one.seed for one in filled], settings["steps"],
                                   settings["guidance"], temperature=settings["temperature"] or 1.0,
-                                  guided_above=settings["guided_above"] or 0.0)
+                                  guided_above=settings["guided_above"] or 0.0,
+                                  guidance_to=settings["guidance_to"] or 0.0)
         for one, clip in zip(batch, (255 * frames).round().to(torch.uint8).cpu(), strict=False):
             write_sample(folder / f"{one.name}{suffix}", clip, model.preset.fps)
             row = {"prompt": one.prompt, "seed": one.seed, "fps": model.preset.fps} | settings

@@ -39,10 +39,10 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT, WEAKER = 8, 1  # checkpoints of pretraining, and which of them guidance leads away from
-LATE = slice(-3, -1)  # those that are sampled from: earlier ones blur, the last one copies
-GUIDANCES, TEMPERATURES = (1.0, 1.25, 1.5), (1.0, 1.015, 1.03)
-GUIDED_ABOVE = 0.3  # a time; below it guidance costs recall
+KEPT, LATE = 8, 2  # checkpoints of pretraining, and how many of the last are sampled from: earlier ones blur
+# Which checkpoint guidance leads away from, and up to what each clip's is drawn: one for all costs recall.
+GUIDANCES = ((0, 2.0), (0, 2.5), (1, 2.5), (1, 3.25))
+GUIDED_ABOVE = (0.0, 0.3)  # times
 FINALISTS, FRESH = 3, 10  # ways to sample that are compared to the end; draws of the best
 FIRST_FRESH = 100  # of draws that nothing was chosen by
 REDRAWN = 40  # draws of real clips
@@ -56,18 +56,18 @@ Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> wha
 
 @dataclass(frozen=True)
 class Way:
-    """How a set is sampled: checkpoints, guidance away from the weaker one, and down to which time; temperature."""
+    """How a set is sampled: by which checkpoint, and away from which weaker one, from guidance 1 to which, above when.
+    """
 
     source: str
-    guidance: float = 1.0
-    weaker: str = ""
-    guided_above: float = 0.0
-    temperature: float = 1.0
+    weaker: str
+    guidance_to: float
+    guided_above: float
 
     @property
     def name(self) -> str:
-        return (f"{Path(self.source).name}, guidance {self.guidance:g} above {self.guided_above:g}, "
-                f"temperature {self.temperature:g}")
+        return (f"{Path(self.source).name} away from {Path(self.weaker).name}, guidance 1 to {self.guidance_to:g} "
+                f"above {self.guided_above:g}")
 
 
 def numbered(prompts: Sequence[str]) -> list[str]:
@@ -81,6 +81,7 @@ class Job:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.out, self.data = args, args.out, args.out / "data"
         self.device = choose_device(args.device)
+        self.samplers: dict[tuple[str, str], VideoDiffusion] = {}
         path = self.out / RECORD
         self.record: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {
             "seconds": {}, "steps": {}, "samples": {}, "ladder": {}, "controls": {}}
@@ -122,21 +123,24 @@ class Job:
         return str(folder)
 
     def sampler(self, way: Way) -> VideoDiffusion:
-        model = load_model(way.source).to(self.device)
-        if way.weaker:
+        """Loaded and compiled once."""
+        if (way.source, way.weaker) not in self.samplers:
+            model = load_model(way.source).to(self.device)
             model.guide_away_from(load_model(way.weaker).to(self.device))
-        model.compile()
-        return model
+            model.compile()
+            self.samplers[way.source, way.weaker] = model
+        return self.samplers[way.source, way.weaker]
 
-    def draw(self, model: VideoDiffusion, way: Way, draw: int, test: Sequence[str]) -> Tensor:
+    def draw(self, way: Way, draw: int, test: Sequence[str]) -> Tensor:
         """uint8 (N, T, 3, H, W): as many of each class as the test set has, in its order."""
+        model = self.sampler(way)
         seeds = [draw * 10_000 + k for k in range(len(test))]
         frames = []
         for start in range(0, len(test), self.args.sample_batch):
             here = slice(start, start + self.args.sample_batch)
             with torch.no_grad():
-                made = model.sample(test[here], seeds[here], self.args.sample_steps, way.guidance,
-                                    temperature=way.temperature, guided_above=way.guided_above)
+                made = model.sample(test[here], seeds[here], self.args.sample_steps, 1.0,
+                                    guidance_to=way.guidance_to, guided_above=way.guided_above)
             frames.append((255 * made).round().to(torch.uint8).cpu())
         return torch.cat(frames)
 
@@ -149,21 +153,21 @@ class Job:
                 score_frames(frames, numbered(prompts), FPS, self.device, METRICS).save(path)
         return Scores.load(path)
 
-    def candidate(self, model: VideoDiffusion, way: Way, draw: int, compared: Compared) -> dict[str, Any]:
+    def candidate(self, way: Way, draw: int, compared: Compared) -> dict[str, Any]:
         """Draw a set and compare it, once."""
         name = f"{way.name}, draw {draw}"
         if name not in self.record["samples"]:
             with self.timed("candidates"):
-                frames = self.draw(model, way, draw, compared.prompts)
+                frames = self.draw(way, draw, compared.prompts)
                 found = score_frames(frames, numbered(compared.prompts), FPS, self.device, COMPARED)
                 self.record["samples"][name] = asdict(way) | {"draw": draw} | compared.of(frames, found)
             print(f"{name}: {self.record['samples'][name]}", flush=True)
         return self.record["samples"][name]
 
-    def stage(self, name: str, model: VideoDiffusion, way: Way, compared: Compared) -> None:
+    def stage(self, name: str, way: Way, compared: Compared) -> None:
         """The first fresh set of a stage of the ladder, judged by all."""
         if name not in self.record["ladder"]:
-            frames = self.draw(model, way, FIRST_FRESH, compared.prompts)
+            frames = self.draw(way, FIRST_FRESH, compared.prompts)
             found = self.judge(name, frames, compared.prompts)
             self.record["ladder"][name] = asdict(way) | {"draw": FIRST_FRESH} | compared.of(frames, found)
             self.save()
@@ -232,36 +236,28 @@ def run(args: argparse.Namespace) -> None:
     job.record["controls"] = bank.controls(test_frames, copied)
     compared = Compared(bank, sets, test)
     kept = [folder for _, folder in sorted(kept_steps(base).items())]
-    sources = kept[LATE] or kept[-1:]
-    if args.plain_steps:
-        plain = job.fit("plain", sft, data=str(job.data / "plain.jsonl"), source=base, rank=0, lr=1e-4, compile=True,
-                        batch_size=pretrain.PRESETS["ucf101"]["batch_size"], steps=args.plain_steps)
-        sources = [sources[-1], plain]
-    best = choose(job, sources, kept[:WEAKER + 1][-1], compared)
+    best = choose(job, kept, compared)
     job.record["chosen"] = asdict(best) | {"limits": bank.limits}
-    model = job.sampler(best)
-    job.record["fresh"] = [job.candidate(model, best, FIRST_FRESH + k, compared) for k in range(FRESH)]
-    job.stage("pretrain", model, best, compared)
+    job.record["fresh"] = [job.candidate(best, FIRST_FRESH + k, compared) for k in range(FRESH)]
+    job.stage("pretrain", best, compared)
     align(job, best, compared)
     job.record["psnr"] = psnr(test_frames, through(job, base, test_frames))
     job.save()
     print(tables(job.out))
 
 
-def choose(job: Job, sources: Sequence[str], weaker: str, compared: Compared) -> Way:
-    """Of checkpoints, guidances and temperatures the least short of what is asked on average, then of least fvd_mini.
+def choose(job: Job, kept: Sequence[str], compared: Compared) -> Way:
+    """Of checkpoints and guidances the least short of what is asked on average, then of least fvd_mini.
 
     The better half goes on, with twice as many draws each (successive halving; Jamieson & Talwalkar, 2016).
     """
-    ways = [Way(source, guidance, weaker if guidance != 1 else "", GUIDED_ABOVE if guidance != 1 else 0.0, temperature)
-            for source in sources for guidance in GUIDANCES for temperature in TEMPERATURES]
+    ways = [Way(source, kept[min(weaker, len(kept) - 1)], guidance_to, above) for source in kept[-LATE:]
+            for weaker, guidance_to in GUIDANCES for above in GUIDED_ABOVE]
     drawn: dict[Way, list[dict[str, Any]]] = {way: [] for way in ways}
     draws = 1
     while True:
-        for pair in dict.fromkeys((way.source, way.weaker) for way in ways):
-            model = job.sampler(Way(pair[0], weaker=pair[1]))
-            for way in (way for way in ways if (way.source, way.weaker) == pair):
-                drawn[way] += [job.candidate(model, way, k, compared) for k in range(len(drawn[way]), draws)]
+        for way in ways:
+            drawn[way] += [job.candidate(way, k, compared) for k in range(len(drawn[way]), draws)]
         ways.sort(key=lambda way: worth(drawn[way], compared))
         if len(ways) <= FINALISTS:
             return ways[0]
@@ -287,13 +283,12 @@ def align(job: Job, best: Way, compared: Compared) -> None:
         with job.timed("pairs"):
             pairs.make_pairs(pairs.Config(
                 source=curated, prompts=str(job.data / "classes.txt"), out=str(folder), format="npy", which="all",
-                samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=best.guidance,
-                weaker=best.weaker, guided_above=best.guided_above, temperature=best.temperature, margin=args.margin,
+                samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=1.0,
+                guidance_to=best.guidance_to, weaker=best.weaker, guided_above=best.guided_above, margin=args.margin,
                 label=args.reward, batch_size=args.sample_batch, device=args.device))
     preferred = job.fit("dpo", dpo, pairs=str(folder / pairs.FILE), source=curated)
     for name, source in (("sft", curated), ("dpo", preferred)):
-        way = replace(best, source=source)
-        job.stage(name, job.sampler(way), way, compared)
+        job.stage(name, replace(best, source=source), compared)
 
 
 @torch.no_grad()
@@ -347,7 +342,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--places", type=int, default=11, help="of a training video from which clips are taken")
     parser.add_argument("--pretrain-steps", type=int, default=1600)
-    parser.add_argument("--plain-steps", type=int, default=0, help="more of them on unchanged clips alone, at the end")
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)

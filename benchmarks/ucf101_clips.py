@@ -59,11 +59,10 @@ def write_packed(root: Path, limit: int, path: Path) -> str:
 
 
 def unpack(packed: Path, out: Path, places: int) -> None:
-    """Clips as .npy below `out`, and tables of them: train.jsonl, plain.jsonl (unchanged ones), once.jsonl (one of a
-    training video), test.jsonl."""
+    """Clips as .npy below `out`, and tables of them: train.jsonl, once.jsonl (one of a training video), test.jsonl."""
     from PIL import Image
 
-    tables: dict[str, list[dict[str, Any]]] = {"train": [], "plain": [], "once": [], "test": []}
+    tables: dict[str, list[dict[str, Any]]] = {"train": [], "once": [], "test": []}
     views = all_views(places, mirrored=True, changes=True)  # of a training video
     middle = View(places // 2, places)  # of a test video, and of a training video where one is enough
     with np.load(packed, allow_pickle=False) as found:
@@ -89,8 +88,6 @@ def unpack(packed: Path, out: Path, places: int) -> None:
         for path, prompt, view in listed:
             row = {"path": path, "prompt": prompt, "fps": FPS}
             tables[part].append(row)
-            if part == "train" and not view.change:
-                tables["plain"].append(row)
             if part == "train" and view == middle:
                 tables["once"].append(row)
     for table, listed in tables.items():

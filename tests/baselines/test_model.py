@@ -82,6 +82,17 @@ def test_guidance_acts_above_a_time_alone(model):
     assert not torch.allclose(found[0.8], found[0.0], atol=1e-3)
 
 
+def test_guidance_drawn_by_seed_is_within_its_range_and_that_of_a_clip_sampled_alone(model):
+    seeds = list(range(200))
+    drawn = model._guidances(seeds, 1.0, 2.5).flatten()
+    assert 1 <= drawn.min() < 1.1 and 2.4 < drawn.max() <= 2.5 and abs(float(drawn.mean()) - 1.75) < 0.1
+    both = model.sample(PROMPTS, [5, 6], steps=2, guidance=1.0, guidance_to=4.0)
+    alone = [model.sample(PROMPTS[k:k + 1], [5 + k], steps=2, guidance=float(model._guidances([5 + k], 1.0, 4.0)))
+             for k in (0, 1)]
+    assert torch.allclose(both, torch.cat(alone), atol=1e-5)
+    assert not torch.allclose(both, model.sample(PROMPTS, [5, 6], steps=2, guidance=1.0), atol=1e-4)
+
+
 def test_temperature_scales_the_noise_that_sampling_starts_at(model, monkeypatch):
     warm = model.sample(PROMPTS, [5, 6], steps=2, temperature=1.5)
     noise = 1.5 * model.noise([5, 6])
