@@ -39,8 +39,7 @@ class Motion(Extractor):
     displacement (B, T-1): mean length of the fastest 5 % of the total (global and local) flow, but for the topmost
     2 % of the picture, where things get covered and the flow is wrong.
     residual (B, T-1): mean absolute luma difference that global and local motion leave; residual_peak (B, T-1): the
-    same over the worst block of an eighth of the short side; residual_blocks (B, T-1, 7, 7 or more): the same of every
-    block of a quarter, one beginning at each eighth (a smaller picture is one block).
+    same over the worst block of an eighth of the short side.
     thumbs (B, T, 3, h, w): the frames at a short side of 64, unless smaller.
     cut (B, T-1): 1.0 where frame t+1 begins another shot; the other numbers mean nothing there. No gradient.
     """
@@ -75,7 +74,6 @@ def _measure(first: Sequence[Tensor], second: Sequence[Tensor]) -> dict[str, Ten
         "displacement": _fastest(flow),
         "residual": left.mean((1, 2)),
         "residual_peak": F.avg_pool2d(left[:, None], block).flatten(1).amax(1),
-        "residual_blocks": F.avg_pool2d(left[:, None], min(2 * block, *left.shape[-2:]), stride=block)[:, 0],
     }
 
 
