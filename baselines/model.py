@@ -187,8 +187,8 @@ class VideoDiffusion:
                guidance_to: float = 0.0) -> Tensor:
         """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed, from noise of standard deviation `temperature`.
 
-        guidance_to: where given, each clip's guidance is drawn evenly from `guidance` to this, by its seed: clips then
-        differ more than at any one guidance. See `sample_latents`.
+        guidance_to: where given, each clip's guidance is drawn evenly from `guidance` to this, by its seed. See
+        `sample_latents`.
         """
         alone = {prompt: self.encode_prompts([prompt]) for prompt in dict.fromkeys(prompts)}  # whatever the others are
         text = torch.cat([alone[prompt] for prompt in prompts])
@@ -200,7 +200,7 @@ class VideoDiffusion:
 
     def _guidances(self, seeds: Sequence[int], low: float, high: float) -> Tensor:
         """(B, 1, 1, 1, 1), each by its own seed alone."""
-        drawn = [np.random.default_rng([seed, 29]).uniform(low, high) for seed in seeds]
+        drawn = [np.random.default_rng([seed % 2**64, 29]).uniform(low, high) for seed in seeds]
         return torch.tensor(drawn, dtype=torch.float32, device=self.device).reshape(-1, 1, 1, 1, 1)
 
     def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float | Tensor,
