@@ -40,7 +40,7 @@ from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 KEPT, LATE = 8, 2  # checkpoints of pretraining, and how many of the last are sampled from: earlier ones blur
-# Which checkpoint guidance leads away from, and up to what each clip's is drawn: recall is higher than by one for all.
+# Which checkpoint guidance leads away from, and up to what each clip's is drawn.
 GUIDANCES = ((0, 2.0), (0, 2.5), (1, 2.5), (1, 3.25))
 GUIDED_ABOVE = (0.0, 0.3)  # times
 FINALISTS, FRESH = 3, 10  # ways to sample that are compared to the end; draws of the best
