@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.latents import latents_of
+from baselines.objectives import velocity_of_v
 from baselines.patch_codec import PatchCodec
 from baselines.presets import Preset, is_patch_codec
 from baselines.text import TextEncoder, build_text_encoder
@@ -119,6 +120,8 @@ class VideoDiffusion:
             out = self.network(x_t, t * TRAIN_STEPS, text, return_dict=False)[0].float()
         if self.preset.prediction == "velocity":
             return out
+        if self.preset.prediction == "v":
+            return velocity_of_v(out, x_t.float(), t)
         return (x_t.float() - out) / t.clamp_min(LEAST_T).reshape(-1, 1, 1, 1, 1)
 
     def compile(self, dynamic: bool | None = False) -> None:

@@ -31,10 +31,17 @@ def velocity(x: Tensor, noise: Tensor) -> Tensor:
 
 
 def sample_t(count: int, generator: torch.Generator | None = None, shift: float = 1.0, mean: float = 0.0,
-             std: float = 1.0) -> Tensor:
-    """(count,) times in (0, 1): logit-normal (Esser et al., 2024), then shifted; on the generator's device."""
+             std: float = 1.0, even: float = 0.0) -> Tensor:
+    """(count,) times in (0, 1): logit-normal (Esser et al., 2024), then shifted; on the generator's device.
+
+    even: share of times that are drawn evenly instead. Where shift is 3, one in 2000 is below .1 otherwise.
+    """
     device = "cpu" if generator is None else generator.device
-    return shift_t((mean + std * torch.randn(count, generator=generator, device=device)).sigmoid(), shift)
+    t = shift_t((mean + std * torch.randn(count, generator=generator, device=device)).sigmoid(), shift)
+    if not even:
+        return t
+    flat, chance = torch.rand(2, count, generator=generator, device=device)
+    return torch.where(chance < even, flat, t)
 
 
 def shift_t(t: Tensor, shift: float) -> Tensor:
@@ -78,6 +85,18 @@ def v_target(x: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     """sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x (Salimans & Ho, 2022)."""
     a = _like(alpha_bar, x)
     return a.sqrt() * noise - (1 - a).sqrt() * x
+
+
+def velocity_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The velocity on the straight path that a v (B, ...), at x_t and times t (B,), stands for.
+
+    Of data of variance 1, v has variance 1 at all times, and is not correlated with x_t: a network whose output is v
+    never has to carry x_t through, which at the end of sampling costs more than the noise that is left (Karras et al.,
+    2022, preconditioning with a standard deviation of 1).
+    """
+    t = _like(t, x_t)
+    power = (1 - t).square() + t.square()  # of x_t
+    return (2 * t - 1) / power * x_t + v / power.sqrt()
 
 
 def v_loss(predicted: Tensor, x: Tensor, noise: Tensor, alpha_bar: Tensor, gamma: float | None = None) -> Tensor:

@@ -21,7 +21,7 @@ class Preset:
     text_length: int  # tokens
     vae: Mapping[str, Any] | None = None  # of AutoencoderKLWan, or, with "kind": PATCH_CODEC, of PatchCodec; None:
     # pixels are the latents
-    prediction: Literal["velocity", "clean"] = "velocity"  # what the transformer's output stands for
+    prediction: Literal["velocity", "clean", "v"] = "velocity"  # what the transformer's output stands for
     shift: float = 3.0  # of times, in training and sampling
 
     def row(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ PRESETS: dict[str, Preset] = {
     # Clips this small have little to spare: 96 numbers for 4 x 8 x 8 pixels bring back more than blur, and fitting
     # them takes seconds. Few wide layers: a step of this size is as long as its launches take.
     "ucf101": Preset(17, 8.0, 64, 64, _transformer((1, 1, 1), 12, 64, 8, 3072, 96, 256), "words", 16,
-                     {"kind": PATCH_CODEC, "channels": 96}, prediction="clean"),
+                     {"kind": PATCH_CODEC, "channels": 96}, prediction="v"),
     "webvid": Preset(17, 8.0, 128, 224, _transformer((1, 1, 1), 8, 64, 16, 2048, 64, 256), "words", 64, _small_vae(64)),
     "wan2.1-1.3b": Preset(49, 16.0, 480, 832, _transformer((1, 2, 2), 12, 128, 30, 8960, 16, 4096), "t5", 512, {}),
 }

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 8, "fresh": 4, "remembered": 64, "workers": 0, "warmup": 1, "eval_every": 4,
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
-    "ucf101": {"steps": 1000, "batch_size": 128, "ema": 0.999, "eval_every": 0},
+    "ucf101": {"steps": 1000, "batch_size": 128, "ema": 0.999, "even": 1.0, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
     "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }
@@ -46,6 +46,7 @@ class Config(Mixed, LoopConfig):
     decay: str = "cosine"
     ema: float = 0.998
     no_text: float = 0.1  # share of clips trained without their prompt, for guidance
+    even: float = 0.0  # share of times drawn evenly: more of the end of sampling, where details are made
     level: str = "simple"  # of the world's scenes: simple or full
     register: str = "terse"  # of the world's captions: terse, dense or temporal
     clean: float = 0.6  # share of the world's clips without a defect
@@ -80,7 +81,7 @@ class Denoising(Stage):
         x = batch["latents"] if "latents" in batch.tensors else self.model.encode(batch["frames"])
         nothing = batch.tensors.get("no_text", self._nothing).float()
         text = drop_text(batch["text"].float(), nothing, batch, self.config.no_text)
-        x_t, t, target = self.noised(x.float(), batch)
+        x_t, t, target = self.noised(x.float(), batch, self.config.even)
         errors = squared_error(self.model.velocity(x_t, t, text), target)
         if "weights" in batch.tensors:
             return {"loss": (batch["weights"] * errors).mean(), "error": errors.mean()}

@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
     "smoke": {"steps": 4, "batch_size": 4, "warmup": 1, "eval_every": 4, "eval_prompts": 2,
               "sample_steps": 2, "fresh": 4, "remembered": 64, "workers": 0, "trackers": ()},
-    "ucf101": LARGE | {"steps": 200, "batch_size": 64, "lr": 3e-4},
+    "ucf101": LARGE | {"steps": 200, "batch_size": 64, "lr": 3e-4, "even": 1.0},
     "webvid": LARGE | {"steps": 1000, "batch_size": 32, "lr": 1e-4},
     "wan2.1-1.3b": WAN | {"steps": 1000, "batch_size": 8, "lr": 1e-4, "accumulate": 8},
 }
@@ -43,6 +43,7 @@ class Config(Mixed, AlignConfig):
     lr: float = 1e-3
     decay: str = "cosine"
     ema: float = 0.995
+    even: float = 0.0  # share of times drawn evenly
     clean: float = 1.0  # share of the world's clips without a defect
     fresh: int = 32
     remembered: int = 16_384

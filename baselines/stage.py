@@ -65,8 +65,8 @@ class Draws:
     def noise(self, rows: range, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(self.total, *shape, generator=self._generator(1), device=self.device)[_cut(rows)]
 
-    def times(self, rows: range, shift: float) -> Tensor:
-        return objectives.sample_t(self.total, self._generator(2), shift)[_cut(rows)]
+    def times(self, rows: range, shift: float, even: float = 0.0) -> Tensor:
+        return objectives.sample_t(self.total, self._generator(2), shift, even=even)[_cut(rows)]
 
     def chance(self, rows: range, probability: float) -> Tensor:
         """(B,) bool."""
@@ -129,10 +129,10 @@ class Stage(ABC):
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  (most stages have none)
         """Take up what `state` gave."""
 
-    def noised(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """x_t, t and the velocity to predict, of clean latents, by the step's draws."""
+    def noised(self, x: Tensor, batch: Batch, even: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, t and the velocity to predict, of clean latents, by the step's draws; a share of times evenly drawn."""
         noise = batch.draws.noise(batch.rows, tuple(x.shape[1:]))
-        t = batch.draws.times(batch.rows, self.model.preset.shift)
+        t = batch.draws.times(batch.rows, self.model.preset.shift, even)
         return objectives.add_noise(x, noise, t), t, objectives.velocity(x, noise)
 
     @torch.no_grad()

@@ -39,10 +39,10 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT, LATE = 8, 2  # checkpoints of pretraining, and how many of the last are sampled from: earlier ones blur
-# Which checkpoint guidance leads away from, and up to what each clip's is drawn.
-GUIDANCES = ((0, 2.0), (0, 2.5), (1, 2.5), (1, 3.25))
-GUIDED_ABOVE = (0.0, 0.3)  # times
+KEPT = 8  # checkpoints of pretraining
+AWAY_FROM = (0, 1)  # which of them guidance leads away from
+GUIDANCES = (2.0, 2.5, 3.0, 4.0)  # up to what each clip's is drawn
+GUIDED_ABOVE = 0.3  # time: details are not pushed away from what they should be
 FINALISTS, FRESH = 3, 10  # ways to sample that are compared to the end; draws of the best
 FIRST_FRESH = 100  # of draws that nothing was chosen by
 REDRAWN = 40  # draws of real clips
@@ -56,17 +56,15 @@ Sets = dict[str, dict[str, dict[str, Any]]]  # set of clips -> set metric -> wha
 
 @dataclass(frozen=True)
 class Way:
-    """How a set is sampled: guided away from a weaker checkpoint, by 1 to `guidance_to`, above a time."""
+    """How a set is sampled: guided away from a weaker checkpoint, by 1 to `guidance_to`."""
 
     source: str
     weaker: str
     guidance_to: float
-    guided_above: float
 
     @property
     def name(self) -> str:
-        return (f"{Path(self.source).name} away from {Path(self.weaker).name}, guidance 1 to {self.guidance_to:g} "
-                f"above {self.guided_above:g}")
+        return f"{Path(self.source).name} away from {Path(self.weaker).name}, guidance 1 to {self.guidance_to:g}"
 
 
 def numbered(prompts: Sequence[str]) -> list[str]:
@@ -139,7 +137,7 @@ class Job:
             here = slice(start, start + self.args.sample_batch)
             with torch.no_grad():
                 made = model.sample(test[here], seeds[here], self.args.sample_steps, 1.0,
-                                    guidance_to=way.guidance_to, guided_above=way.guided_above)
+                                    guidance_to=way.guidance_to, guided_above=GUIDED_ABOVE)
             frames.append((255 * made).round().to(torch.uint8).cpu())
         return torch.cat(frames)
 
@@ -246,12 +244,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def choose(job: Job, kept: Sequence[str], compared: Compared) -> Way:
-    """Of checkpoints and guidances the least short of what is asked on average, then of least fvd_mini.
+    """Of guidances the least short of what is asked on average, then of least fvd_mini.
 
     The better half goes on, with twice as many draws each (successive halving; Jamieson & Talwalkar, 2016).
     """
-    ways = [Way(source, kept[min(weaker, len(kept) - 1)], guidance_to, above) for source in kept[-LATE:]
-            for weaker, guidance_to in GUIDANCES for above in GUIDED_ABOVE]
+    ways = [Way(kept[-1], kept[min(weaker, len(kept) - 1)], to) for weaker in AWAY_FROM for to in GUIDANCES]
     drawn: dict[Way, list[dict[str, Any]]] = {way: [] for way in ways}
     draws = 1
     while True:
@@ -283,7 +280,7 @@ def align(job: Job, best: Way, compared: Compared) -> None:
             pairs.make_pairs(pairs.Config(
                 source=curated, prompts=str(job.data / "classes.txt"), out=str(folder), format="npy", which="all",
                 samples=args.pair_samples, seed=1000, steps=args.sample_steps, guidance=1.0,
-                guidance_to=best.guidance_to, weaker=best.weaker, guided_above=best.guided_above, margin=args.margin,
+                guidance_to=best.guidance_to, weaker=best.weaker, guided_above=GUIDED_ABOVE, margin=args.margin,
                 label=args.reward, batch_size=args.sample_batch, device=args.device))
     preferred = job.fit("dpo", dpo, pairs=str(folder / pairs.FILE), source=curated)
     for name, source in (("sft", curated), ("dpo", preferred)):
@@ -340,7 +337,7 @@ def main() -> None:
     parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--places", type=int, default=11, help="of a training video from which clips are taken")
-    parser.add_argument("--pretrain-steps", type=int, default=1600)
+    parser.add_argument("--pretrain-steps", type=int, default=2400)
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)

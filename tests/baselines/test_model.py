@@ -109,6 +109,20 @@ def test_a_clean_prediction_is_where_the_velocity_leads(model, point):
     assert torch.allclose(said, led, atol=1e-5)
 
 
+def test_a_v_prediction_that_says_nothing_leaves_less_noise_than_it_was_given(build_smoke, point):
+    """Its last layer starts at 0; a clean prediction throws away all that x_t shows."""
+    model, (x_t, t, text) = build_smoke(), point
+    model.preset = replace(model.preset, prediction="v")
+    torch.nn.init.zeros_(model.transformer.proj_out.weight)
+    torch.nn.init.zeros_(model.transformer.proj_out.bias)
+    x = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(4))
+    late = torch.full_like(t, 0.1)
+    noised = 0.9 * x + 0.1 * x_t
+    with torch.no_grad():
+        clean = noised - 0.1 * model.velocity(noised, late, text)
+    assert (clean - x).std() < (noised - x).std()
+
+
 def test_gradient_reaches_the_weights_through_the_last_steps_alone(model):
     weight, found = model.transformer.proj_out.weight, {}
     for steps in (1, 2):

@@ -33,6 +33,26 @@ def test_a_shift_moves_times_towards_noise_and_keeps_both_ends():
     assert abs(float(drawn.median()) - 0.75) < 0.01  # of a logit-normal 1/2, shifted 3/4
 
 
+def test_times_drawn_evenly_are_many_where_a_shift_leaves_few():
+    shares = {even: float((o.sample_t(20_000, torch.Generator().manual_seed(0), 3, even=even) < 0.1).double().mean())
+              for even in (0.0, 0.5, 1.0)}
+    assert shares[0] < 0.002 and abs(shares[0.5] - 0.05) < 0.005 and abs(shares[1] - 0.1) < 0.007
+
+
+def test_a_velocity_from_the_true_v_is_the_true_velocity_and_v_has_unit_variance_at_all_times():
+    """v as Salimans & Ho have it, of the same point scaled to the variance-preserving path."""
+    x, noise = draw(5, 4000), draw(5, 4000, seed=1)
+    t = torch.tensor([0.0, 0.05, 0.5, 0.9, 1.0], dtype=torch.float64)
+    power = (1 - t) ** 2 + t**2
+    v = o.v_target(x, noise, (1 - t) ** 2 / power)
+    x_t = o.add_noise(x, noise, t)
+    assert torch.allclose(o.velocity_of_v(v, x_t, t), o.velocity(x, noise))
+    assert torch.allclose(v.var(1), torch.ones(5, dtype=torch.float64), atol=0.06)
+    assert ((v * x_t).mean(1).abs() < 0.06).all()
+    guess = o.add_noise(x, noise, t) - t[:, None] * o.velocity_of_v(0 * v, x_t, t)  # where the network says nothing
+    assert torch.allclose(guess, ((1 - t) / power)[:, None] * x_t)  # the best linear one of what is clean
+
+
 def test_v_and_eps_losses_are_one_loss_under_min_snr():
     """The same error of x, weighted by min(snr, gamma), whatever is predicted."""
     x, noise, alpha_bar = draw(5, 7), draw(5, 7, seed=1), torch.linspace(0.05, 0.95, 5, dtype=torch.float64)
