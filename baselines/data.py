@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -229,9 +230,12 @@ class VideoClips:
 def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> list[int]:
     """Which of `count` rows the batch of `step` holds, going through permutations one after the other."""
     places = range(step * batch_size, (step + 1) * batch_size)
-    orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-              for epoch in {place // count for place in places}}
-    return [orders[place // count][place % count] for place in places]
+    return [int(_order(count, place // count, seed)[place % count]) for place in places]
+
+
+@lru_cache(maxsize=16)  # of every shape the current one, and the next: drawing 10 million takes a second
+def _order(count: int, epoch: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
 def open_clips(model: VideoDiffusion, where: str, cache: str, seed: int, max_failures: int = 0,

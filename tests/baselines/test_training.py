@@ -79,6 +79,18 @@ def test_every_process_takes_other_rows_of_the_same_draws():
     assert not torch.equal(Draws(0, 4, 6, torch.device("cpu")).noise(range(1), (2,)), noise[:1])
 
 
+def test_clips_are_noised_at_evenly_drawn_times_where_asked_for(smoke, tmp_path, monkeypatch):
+    config = pretrain.Config(**smoke | {"out": str(tmp_path), "even": 1.0})
+    stage = pretrain.build(config)
+    batch, seen = next(stage.batches(0, Shard())), []
+    batch.draws = Draws(0, 0, config.batch_size, torch.device("cpu"))
+    monkeypatch.setattr(stage.model, "velocity", lambda x_t, t, text: seen.append(t) or 0 * x_t)
+    stage.loss(batch)
+    shift = stage.model.preset.shift
+    assert torch.equal(seen[0], batch.draws.times(batch.rows, shift, 1.0))
+    assert not torch.equal(seen[0], batch.draws.times(batch.rows, shift))
+
+
 class Poisoned(pretrain.Denoising):
     """From step 3 on every clip is not a number."""
 
