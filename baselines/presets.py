@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 PATCH_CODEC = "patch_codec"
+Prediction = Literal["velocity", "clean", "v"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Preset:
     text_length: int  # tokens
     vae: Mapping[str, Any] | None = None  # of AutoencoderKLWan, or, with "kind": PATCH_CODEC, of PatchCodec; None:
     # pixels are the latents
-    prediction: Literal["velocity", "clean", "v"] = "velocity"  # what the transformer's output stands for
+    prediction: Prediction = "velocity"  # what the transformer's output stands for
     shift: float = 3.0  # of times, in training and sampling
 
     def row(self) -> dict[str, Any]:
@@ -30,10 +31,12 @@ class Preset:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Preset:
-        """ValueError for a row with other keys."""
+        """ValueError for a row with other keys, or a prediction that is not known."""
         known = {field.name for field in fields(cls)}
         if set(row) != known:
             raise ValueError(f"expected a preset of {', '.join(sorted(known))}, got {', '.join(sorted(row))}")
+        if row["prediction"] not in get_args(Prediction):
+            raise ValueError(f"expected a prediction of {', '.join(get_args(Prediction))}, got {row['prediction']!r}")
         return cls(**row)
 
 
@@ -63,7 +66,8 @@ PRESETS: dict[str, Preset] = {
     "smoke": Preset(16, 8.0, 64, 64, _transformer((4, 16, 16), 1, 32, 1, 64, 3, 128) | {"freq_dim": 32}, "mini_clip",
                     96, prediction="clean"),  # learns nothing, in seconds: to see whether all runs
     # Clips this small have little to spare: 96 numbers for 4 x 8 x 8 pixels bring back more than blur, and fitting
-    # them takes seconds. Few wide layers: a step of this size is as long as its launches take.
+    # them takes seconds. Few wide layers, through which noise fits: a step of this size is as long as its launches
+    # take.
     "ucf101": Preset(17, 8.0, 64, 64, _transformer((1, 1, 1), 12, 64, 8, 3072, 96, 256), "words", 16,
                      {"kind": PATCH_CODEC, "channels": 96}, prediction="v"),
     "webvid": Preset(17, 8.0, 128, 224, _transformer((1, 1, 1), 8, 64, 16, 2048, 64, 256), "words", 64, _small_vae(64)),

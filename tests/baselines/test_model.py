@@ -247,9 +247,11 @@ def test_missing_damaged_and_foreign_checkpoints_say_what_is_wrong(model, tmp_pa
     with pytest.raises(UsageError, match="damaged or replaced"):
         load_model(tmp_path)
     card = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(card | {"preset": {"num_frames": 3}}))
-    with pytest.raises(UsageError, match="not the card"):
-        read_card(tmp_path)
+    for preset, why in (({"num_frames": 3}, "not the card"),
+                        (card["preset"] | {"prediction": "score"}, "expected a prediction of velocity, clean, v, got")):
+        (tmp_path / "model.json").write_text(json.dumps(card | {"preset": preset}))
+        with pytest.raises(UsageError, match=why):
+            read_card(tmp_path)
 
 
 def test_prompts_outside_the_language_or_too_long_are_told(model):
