@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from ucf101_clips import FPS, blur, comparisons, draw_like, read_clips, unpack, write_packed
+from ucf101_clips import FPS, VIEWS, blur, comparisons, draw_like, read_clips, trained_on, unpack, write_packed
 from ucf101_copies import Bank
 from ucf101_tables import COMPARED, DISTANCES, METRICS, markdown, measure, point_of, tables, verdict
 
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     once = str(job.data / "once.jsonl")
     autoencoder = job.fit("vae", vae, data=once, whitening=args.whitening)
     base = job.fit("pretrain", pretrain, KEPT, data=str(job.data / "train.jsonl"), vae=autoencoder,
-                   steps=args.pretrain_steps)
+                   steps=args.pretrain_steps, **VIEWS)
     test_frames, test = read_clips(job.data, "test")
     ref = job.judge("test", test_frames, test)
     sets: Sets = {}
@@ -229,7 +229,7 @@ def run(args: argparse.Namespace) -> None:
         if name == "real":
             job.judge("vae", through(job, base, frames), prompts)
             copied = frames
-    bank = Bank(read_clips(job.data, "train")[0], test_frames, ref, job.device)
+    bank = Bank(trained_on(job.data), test_frames, ref, job.device)
     job.record["controls"] = bank.controls(test_frames, copied)
     compared = Compared(bank, sets, test)
     kept = [folder for _, folder in sorted(kept_steps(base).items())]

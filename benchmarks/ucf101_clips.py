@@ -13,12 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from baselines.views import View, all_views
+from baselines.data import captioned
+from baselines.presets import find_preset
+from baselines.reading import of_one_video, read_views
+from baselines.views import all_views, viewed
 from evalkit.data.corruptions import corrupt
 from evalkit.results import write_atomic
 from evalkit.workers import available_cores, map_in_threads
 
-FRAMES, FPS, QUALITY = 17, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
+FRAMES, SIDE, FPS, QUALITY = 17, 64, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
+VIEWS = {"mirrored": True, "changes": True}  # of each clip that is trained on
 TOGETHER = 64  # files that a thread reads at a time
 
 
@@ -59,39 +63,52 @@ def write_packed(root: Path, limit: int, path: Path) -> str:
 
 
 def unpack(packed: Path, out: Path, places: int) -> None:
-    """Clips as .npy below `out`, and tables of them: train.jsonl, once.jsonl (one of a training video), test.jsonl."""
+    """Clips as .npy below `out`, and tables of them: train.jsonl, once.jsonl (one of a training video), test.jsonl.
+
+    Of a training video as many as there are places, evenly from its start to its end; of a test video the middle one.
+    """
     from PIL import Image
 
     tables: dict[str, list[dict[str, Any]]] = {"train": [], "once": [], "test": []}
-    views = all_views(places, mirrored=True, changes=True)  # of a training video
-    middle = View(places // 2, places)  # of a test video, and of a training video where one is enough
+    middle = places // 2
     with np.load(packed, allow_pickle=False) as found:
         parts = np.split(found["data"], np.cumsum(found["sizes"])[:-1])
         rows = list(zip(parts, *(found[key].tolist() for key in ("part", "name", "prompt")), strict=True))
 
-    def clips_of(row: tuple[np.ndarray, str, str, str]) -> list[tuple[str, str, View]]:
-        torch.set_num_threads(1)  # of each of these threads
-        data, part, name, prompt = row
+    def clips_of(row: tuple[np.ndarray, str, str, str]) -> list[tuple[int, str]]:
+        data, part, name, _ = row
         frames = np.array(Image.open(BytesIO(data.tobytes())).convert("RGB"))
         frames = frames.reshape(-1, frames.shape[1], frames.shape[1], 3)
-        frames = torch.from_numpy(frames).permute(0, 3, 1, 2)
         listed = []
-        for k, view in enumerate(views if part == "train" else [middle]):
-            start = round(view.place * (len(frames) - FRAMES) / max(1, view.places - 1))
-            path = out / part / f"{name}-{k}.npy"
+        for place in range(places) if part == "train" else [middle]:
+            start = round(place * (len(frames) - FRAMES) / max(1, places - 1))
+            path = out / part / f"{name}-{place}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, view.of(frames[start: start + FRAMES], name).permute(0, 2, 3, 1).numpy())
-            listed.append((f"{part}/{path.name}", f"{prompt} {view.change}".strip(), view))
+            np.save(path, frames[start: start + FRAMES])
+            listed.append((place, f"{part}/{path.name}"))
         return listed
 
-    for (_, part, _, _), listed in zip(rows, map_in_threads(clips_of, rows, available_cores()), strict=True):
-        for path, prompt, view in listed:
+    for (_, part, _, prompt), listed in zip(rows, map_in_threads(clips_of, rows, available_cores()), strict=True):
+        for place, path in listed:
             row = {"path": path, "prompt": prompt, "fps": FPS}
             tables[part].append(row)
-            if part == "train" and view == middle:
+            if part == "train" and place == middle:
                 tables["once"].append(row)
     for table, listed in tables.items():
         write_atomic(out / f"{table}.jsonl", "".join(json.dumps(row) + "\n" for row in listed).encode())
+
+
+def trained_on(data: Path) -> Tensor:
+    """uint8 (N, T, 3, H, W): every view of every training clip."""
+    items = list(viewed(captioned(str(data / "train.jsonl")), all_views(1, **VIEWS)))
+    frames = torch.empty(len(items), FRAMES, 3, SIDE, SIDE, dtype=torch.uint8)
+
+    def read(rows: range) -> None:
+        torch.set_num_threads(1)  # of each of these threads
+        frames[rows.start: rows.stop] = torch.stack(read_views([items[k] for k in rows], find_preset("ucf101")))
+
+    list(map_in_threads(read, of_one_video(items), available_cores()))
+    return frames
 
 
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
