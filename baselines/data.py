@@ -233,7 +233,7 @@ def epoch_rows(count: int, step: int, batch_size: int, seed: int) -> list[int]:
     return [int(_order(count, place // count, seed)[place % count]) for place in places]
 
 
-@lru_cache(maxsize=16)  # of every shape the current one, and the next: drawing 10 million takes a second
+@lru_cache(maxsize=16)  # of every shape the current one, and the next
 def _order(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 

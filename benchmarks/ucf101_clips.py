@@ -23,7 +23,6 @@ from evalkit.workers import available_cores, map_in_threads
 
 FRAMES, SIDE, FPS, QUALITY = 17, 64, 8.0, 86  # of clips; QUALITY: of WebP, about 39 dB
 VIEWS = {"mirrored": True, "changes": True}  # of each clip that is trained on
-TOGETHER = 64  # files that a thread reads at a time
 
 
 def pack(root: Path, limit: int) -> Iterator[dict[str, Any]]:
@@ -114,16 +113,8 @@ def trained_on(data: Path) -> Tensor:
 def read_clips(data: Path, table: str) -> tuple[Tensor, list[str]]:
     """uint8 (N, T, 3, H, W) and prompts, class by class."""
     rows = sorted(map(json.loads, (data / f"{table}.jsonl").read_text().splitlines()), key=lambda row: row["prompt"])
-    first = np.load(data / rows[0]["path"]).transpose(0, 3, 1, 2)
-    frames = np.empty((len(rows), *first.shape), np.uint8)
-
-    def read(part: range) -> None:
-        for k in part:
-            frames[k] = np.load(data / rows[k]["path"]).transpose(0, 3, 1, 2)
-
-    parts = [range(start, min(start + TOGETHER, len(rows))) for start in range(0, len(rows), TOGETHER)]
-    list(map_in_threads(read, parts, available_cores()))
-    return torch.from_numpy(frames), [row["prompt"] for row in rows]
+    frames = np.stack([np.load(data / row["path"]) for row in rows]).transpose(0, 1, 4, 2, 3)
+    return torch.from_numpy(frames.copy()), [row["prompt"] for row in rows]
 
 
 def comparisons(data: Path, test: Sequence[str]) -> Iterator[tuple[str, Tensor, list[str]]]:
