@@ -36,7 +36,7 @@ class Mixed:
     image_share: float = 0.0  # of steps, with --buckets, that see images; 0: as many as images are among all clips
     places: int = 1  # clips of each video, evenly from its start to its end; 1: its start alone
     mirrored: bool = False  # each clip also mirrored: not where prompts say left or right
-    changes: bool = False  # each also enlarged, backwards and in other colours, and its prompt then says which
+    changes: bool = False  # each also changed, as `views.CHANGES` names it, alone or together; its prompt says how
 
     def check(self, data: str) -> None:
         """UsageError where the flags do not go together, or with the made-up world."""

@@ -1,13 +1,16 @@
 """Views of a video to train on: clips at several places of it, mirrored, or changed in ways that their prompts tell.
 
 A sample of a bare prompt is then as unchanged clips are: augmentation that does not leak (Karras et al., 2022). The
-word stays where a prompt is left out for guidance.
+words stay where a prompt is left out for guidance. Changes come alone and together: what a network learns of clips
+that it has not seen gains by combinations, not by more draws of one change.
 """
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -19,8 +22,11 @@ from evalkit.clips import ClipSpec
 from evalkit.data.items import VideoItem
 from evalkit.errors import UsageError
 
-CHANGES = ("enlarged", "backwards", "recoloured")  # words that a prompt gains
+CHANGES = ("enlarged", "tilted", "backwards", "recoloured")  # words that a prompt gains
+COMBINATIONS = [" ".join(some) for some in chain.from_iterable(combinations(CHANGES, k + 1) for k in range(4))]
+CHANGED = 3  # changed views of a clip: the next ones of COMBINATIONS, so that all come equally often
 ENLARGED = (1.1, 1.4)  # times
+TILTED = 12.0  # degrees, either way
 GAINS = (0.7, 1.3)  # of a colour
 
 
@@ -31,11 +37,11 @@ class View:
     place: int = 0  # of `places`, evenly from the video's start to its end
     places: int = 1  # 1: its start alone
     mirrored: bool = False
-    change: str = ""  # one of CHANGES
+    change: str = ""  # one of COMBINATIONS
 
     def row(self) -> dict[str, Any]:
         """JSON-ready, for keys of caches; another version where `changed` does something else."""
-        return asdict(self) | {"version": 1}
+        return asdict(self) | {"version": 2}
 
     def within(self, spec: ClipSpec) -> ClipSpec:
         """The spec that reads all places, of which this is one."""
@@ -66,18 +72,24 @@ def video_of(item: VideoItem) -> str:
     return item.video if isinstance(item, ViewedItem) else item.name
 
 
-def all_views(places: int, mirrored: bool, changes: bool) -> list[View]:
-    """Every place, as it is and mirrored, unchanged and in every change. UsageError for no place."""
+def all_views(places: int, mirrored: bool, changes: bool, first: int = 0) -> list[View]:
+    """Every place, as it is and mirrored, and each of these clips unchanged and CHANGED times changed.
+
+    `first` says where in COMBINATIONS to begin. UsageError for no place.
+    """
     if places < 1:
         raise UsageError(f"--places: expected at least 1, got {places}")
-    return [View(place, places, flipped, change) for change in (("", *CHANGES) if changes else ("",))
-            for place in range(places) for flipped in ((False, True) if mirrored else (False,))]
+    clips = [View(place, places, flipped) for place in range(places)
+             for flipped in ((False, True) if mirrored else (False,))]
+    return [replace(clip, change=change) for k, clip in enumerate(clips, first)
+            for change in ("", *(COMBINATIONS[(k * CHANGED + i) % len(COMBINATIONS)]
+                                 for i in range(CHANGED if changes else 0)))]
 
 
-def viewed(items: Sequence[VideoItem], views: Sequence[View]) -> Iterator[VideoItem]:
-    """Each video in every view, one after the other; prompts say what was changed."""
-    for item in items:
-        for k, view in enumerate(views):
+def viewed(items: Sequence[VideoItem], places: int, mirrored: bool, changes: bool) -> Iterator[VideoItem]:
+    """Each video in all its views, one after the other; prompts say what was changed. UsageError for no place."""
+    for first, item in enumerate(items):
+        for k, view in enumerate(all_views(places, mirrored, changes, first)):
             if view == View():
                 yield item
                 continue
@@ -87,19 +99,35 @@ def viewed(items: Sequence[VideoItem], views: Sequence[View]) -> Iterator[VideoI
 
 
 def changed(frames: Tensor, change: str, random: np.random.Generator) -> Tensor:
-    """uint8 (T, 3, H, W) enlarged, backwards in time, or with other gains of its colours. ValueError otherwise."""
-    if not change:
-        return frames
-    if change == "backwards":
-        return frames.flip(0)
-    if change == "recoloured":
-        gains = torch.from_numpy(random.uniform(*GAINS, 3)).float()[:, None, None]
-        return (frames * gains).round().clamp(0, 255).byte()
-    if change != "enlarged":
-        raise ValueError(f"expected a change of {', '.join(CHANGES)}, got {change!r}")
+    """uint8 (T, 3, H, W), changed in all ways that the words of `change` say. ValueError for another word."""
+    words = change.split()
+    unknown = set(words) - set(CHANGES)
+    if unknown:
+        raise ValueError(f"expected changes of {', '.join(CHANGES)}, got {', '.join(sorted(unknown))}")
+    if "backwards" in words:
+        frames = frames.flip(0)
+    seen = frames
+    if "enlarged" in words or "tilted" in words:
+        times = random.uniform(*ENLARGED) if "enlarged" in words else 1.0
+        angle = math.radians(random.uniform(-TILTED, TILTED)) if "tilted" in words else 0.0
+        seen = turned(frames.float(), times, angle, random.uniform(-1, 1, 2))
+    if "recoloured" in words:
+        seen = seen * torch.from_numpy(random.uniform(*GAINS, 3)).float()[:, None, None]
+    return seen.round().clamp(0, 255).byte() if seen is not frames else frames
+
+
+def turned(frames: Tensor, times: float, angle: float, place: np.ndarray) -> Tensor:
+    """Float (T, 3, H, W) turned by `angle` (radians), and enlarged `times` and as much as it takes to hide no corner.
+
+    `place` (x, y), from -1 to 1, says where in the room that this leaves.
+    """
     height, width = frames.shape[-2:]
-    times = random.uniform(*ENLARGED)
-    rows, columns = round(height / times), round(width / times)
-    top, left = random.integers(0, height - rows + 1), random.integers(0, width - columns + 1)
-    part = frames[..., top: top + rows, left: left + columns].float()
-    return F.interpolate(part, (height, width), mode="bicubic").round().clamp(0, 255).byte()
+    cos, sin = math.cos(angle), abs(math.sin(angle))
+    wide, tall = cos + sin * height / width, cos + sin * width / height  # of what is seen, in sides of the picture
+    scale = 1 / (times * max(wide, tall))
+    right, down = place * (1 - scale * np.array([wide, tall]))
+    turn = math.sin(angle)
+    matrix = [[scale * cos, -scale * turn * height / width, right], [scale * turn * width / height, scale * cos, down]]
+    grid = F.affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, height, width], align_corners=False)
+    moved = F.grid_sample(frames.flatten(0, 1)[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return moved[0].unflatten(0, frames.shape[:2])

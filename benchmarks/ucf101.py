@@ -39,9 +39,9 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT = 8  # checkpoints of pretraining
-AWAY_FROM = (0, 1)  # which of them guidance leads away from
-GUIDANCES = (2.0, 2.5, 3.0, 4.0)  # up to what each clip's is drawn
+KEPT = 9  # checkpoints of pretraining; guidance leads away from the first
+SOURCES = (-3, -1)  # which of them are sampled: a late one may copy too much
+GUIDANCES = (2.0, 2.5, 3.0, 3.5)  # up to what each clip's is drawn
 GUIDED_ABOVE = 0.3  # time: below it the weaker network would be asked for nothing that shows
 FINALISTS, FRESH = 3, 10  # ways to sample that are compared to the end; draws of the best
 FIRST_FRESH = 100  # of draws that nothing was chosen by
@@ -248,7 +248,7 @@ def choose(job: Job, kept: Sequence[str], compared: Compared) -> Way:
 
     The better half goes on, with twice as many draws each (successive halving; Jamieson & Talwalkar, 2016).
     """
-    ways = [Way(kept[-1], kept[min(weaker, len(kept) - 1)], to) for weaker in AWAY_FROM for to in GUIDANCES]
+    ways = [Way(kept[max(source, -len(kept))], kept[0], to) for source in SOURCES for to in GUIDANCES]
     drawn: dict[Way, list[dict[str, Any]]] = {way: [] for way in ways}
     draws = 1
     while True:
@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--places", type=int, default=11, help="of a training video from which clips are taken")
-    parser.add_argument("--pretrain-steps", type=int, default=2400)
+    parser.add_argument("--pretrain-steps", type=int, default=2700)
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)
