@@ -19,7 +19,7 @@ from baselines.model import VideoDiffusion
 from baselines.patch_codec import PatchCodec
 from baselines.reading import content_of, of_one_video, read_exact, read_views
 from baselines.stage import Batch, Shard, send
-from baselines.views import CHANGES, View, video_of, view_of, viewed
+from baselines.views import CHANGES, COMBINATIONS, View, video_of, view_of, viewed
 from evalkit.cache import Cache, cache_key
 from evalkit.data.items import VideoItem
 from evalkit.data.video_types import VideoError
@@ -259,7 +259,7 @@ def open_store(model: VideoDiffusion, where: str, cache: str, max_failures: int,
         except ValueError as error:
             raise UsageError(f"--changes: expected a text encoder that knows the words {', '.join(CHANGES)}, which "
                              "say what was done; this preset's does not") from error
-    items = list(viewed(items, mixed.places, mixed.mirrored, mixed.changes))
+    items = list(viewed(items, mixed.places, mixed.mirrored, COMBINATIONS if mixed.changes else ()))
     store = ClipStore(model, items, cache, buckets=buckets_of(model) if mixed.buckets else None)
     store.prepare(max_failures, Path(cache) / FAILURES, progress)
     if mixed.buckets:

@@ -72,21 +72,20 @@ def video_of(item: VideoItem) -> str:
     return item.video if isinstance(item, ViewedItem) else item.name
 
 
-def all_views(places: int, mirrored: bool, changes: bool, first: int = 0) -> list[View]:
-    """Every place, as it is and mirrored, and each of these clips unchanged and CHANGED times changed.
+def all_views(places: int, mirrored: bool, changes: Sequence[str] = (), first: int = 0) -> list[View]:
+    """Every place, as it is and mirrored, and each of these clips unchanged and in the next CHANGED of `changes`.
 
-    `first` says where in COMBINATIONS to begin. UsageError for no place.
+    `first`: the number of the first clip, by which they are counted off. UsageError for no place.
     """
     if places < 1:
         raise UsageError(f"--places: expected at least 1, got {places}")
     clips = [View(place, places, flipped) for place in range(places)
              for flipped in ((False, True) if mirrored else (False,))]
     return [replace(clip, change=change) for k, clip in enumerate(clips, first)
-            for change in ("", *(COMBINATIONS[(k * CHANGED + i) % len(COMBINATIONS)]
-                                 for i in range(CHANGED if changes else 0)))]
+            for change in ("", *(changes[(k * CHANGED + i) % len(changes)] for i in range(CHANGED if changes else 0)))]
 
 
-def viewed(items: Sequence[VideoItem], places: int, mirrored: bool, changes: bool) -> Iterator[VideoItem]:
+def viewed(items: Sequence[VideoItem], places: int, mirrored: bool, changes: Sequence[str] = ()) -> Iterator[VideoItem]:
     """Each video in all its views, one after the other; prompts say what was changed. UsageError for no place."""
     for first, item in enumerate(items):
         for k, view in enumerate(all_views(places, mirrored, changes, first)):

@@ -337,7 +337,7 @@ def main() -> None:
     parser.add_argument("--whitening", type=float, default=vae.Config.whitening, help="of the codec's latents")
     parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--places", type=int, default=11, help="of a training video from which clips are taken")
-    parser.add_argument("--pretrain-steps", type=int, default=2700)
+    parser.add_argument("--pretrain-steps", type=int, default=pretrain.PRESETS["ucf101"]["steps"])
     parser.add_argument("--steps", type=int, default=0, help="of every stage, to see whether all runs")
     parser.add_argument("--batch", type=int, default=0, help="of every stage; 0: the preset's")
     parser.add_argument("--sample-steps", type=int, default=50)

@@ -16,7 +16,7 @@ from torch import Tensor
 from baselines.data import captioned
 from baselines.presets import find_preset
 from baselines.reading import of_one_video, read_views
-from baselines.views import viewed
+from baselines.views import COMBINATIONS, viewed
 from evalkit.data.corruptions import corrupt
 from evalkit.results import write_atomic
 from evalkit.workers import available_cores, map_in_threads
@@ -99,7 +99,7 @@ def unpack(packed: Path, out: Path, places: int) -> None:
 
 def trained_on(data: Path) -> Tensor:
     """uint8 (N, T, 3, H, W): every view of every training clip."""
-    items = list(viewed(captioned(str(data / "train.jsonl")), 1, **VIEWS))
+    items = list(viewed(captioned(str(data / "train.jsonl")), 1, VIEWS["mirrored"], COMBINATIONS))
     frames = torch.empty(len(items), FRAMES, 3, SIDE, SIDE, dtype=torch.uint8)
 
     def read(rows: range) -> None:

@@ -21,7 +21,7 @@ from evalkit.data.video import write_video
 from evalkit.errors import UsageError
 
 SMOKE = replace(find_preset("smoke"), text="words")  # of any prompt
-VIEWS = {"places": 3, "mirrored": True, "changes": True}
+VIEWS = {"places": 3, "mirrored": True, "changes": COMBINATIONS}
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def test_there_is_a_view_of_every_kind_whose_prompt_says_what_was_changed(videos
     told = [item.prompt for item in items]
     assert told.count("a video a") == told.count("a video b") == 6
     assert {prompt.removeprefix("a video b").strip() for prompt in told[24:]} == {"", *COMBINATIONS}
-    assert list(viewed(captioned(str(videos)), 1, False, False)) == captioned(str(videos))
+    assert list(viewed(captioned(str(videos)), 1, False)) == captioned(str(videos))
     with pytest.raises(UsageError, match="--places: expected at least 1, got 0"):
-        all_views(0, False, False)
+        all_views(0, False)
 
 
 def test_every_combination_of_changes_comes_equally_often():
-    changes = [view.change for first in range(2) for view in all_views(5, True, True, first)]
+    changes = [view.change for first in range(2) for view in all_views(5, True, COMBINATIONS, first)]
     assert {changes.count(one) for one in COMBINATIONS} == {4} and changes.count("") == 20
 
 

@@ -1,0 +1,136 @@
+"""What a network learns of clips that it never sees, from few videos: unchanged ones, and ones changed on purpose.
+
+    python benchmarks/ucf101.py prepare --packed ucf101.npz                                 # where PyAV is
+    python benchmarks/augmentation.py --packed ucf101.npz --out runs/augmentation           # one H200, 4 minutes
+
+The preset ucf101 on a fifth of its training videos, as often as `ucf101.py` shows it all of them: errors of the
+velocity on the 202 test clips, and on clips that were trained on, at three times.
+"""
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from ucf101 import told
+from ucf101_clips import read_clips, unpack
+from ucf101_tables import markdown
+
+from baselines import pretrain, vae
+from baselines.checkpoints import load_vae
+from baselines.data import ClipStore, VideoClips, captioned
+from baselines.model import VideoDiffusion
+from baselines.objectives import add_noise, squared_error, velocity
+from baselines.presets import find_preset
+from baselines.pretrain import Denoising
+from baselines.train import SUMMARY, train
+from baselines.views import COMBINATIONS, viewed
+from evalkit.devices import choose_device
+from evalkit.results import write_atomic
+from evalkit.statistics import cluster_bootstrap
+
+ONE_OF = 5  # videos
+TIMES = (0.2, 0.5, 0.85)
+SEEN = 64  # clips at a time
+ARMS = {  # what the changed clips, three beside each unchanged one, are
+    "none": (),
+    "one at a time": ("enlarged", "backwards", "recoloured"),
+    "one at a time, tilted among them": COMBINATIONS[:4],
+    "all combinations": COMBINATIONS,
+}
+
+
+class Watched(Denoising):
+    """Pretraining that keeps the errors of single clips, part -> (times, clips), whenever it is evaluated."""
+
+    def __init__(self, model: VideoDiffusion, clips: VideoClips, config: Any, parts: dict[str, tuple[Tensor, list[str]]]
+                 ) -> None:
+        super().__init__(model, clips, config)
+        self.parts, self.errors = parts, {}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        self.errors = {part: np.stack([self._errors(t, *clips) for t in TIMES]) for part, clips in self.parts.items()}
+        return {f"{part} {t}": float(row.mean()) for part, rows in self.errors.items()
+                for t, row in zip(TIMES, rows, strict=True)}
+
+    def _errors(self, time: float, frames: Tensor, prompts: list[str]) -> np.ndarray:
+        """(N,) of uint8 (N, T, 3, H, W), with the same noise every time."""
+        generator, model, found = torch.Generator().manual_seed(0), self.model, []
+        for start in range(0, len(frames), SEEN):
+            x = model.encode(frames[start: start + SEEN]).float()
+            noise = torch.randn(x.shape, generator=generator).to(x.device)
+            t = torch.full((len(x),), time, device=x.device)
+            text = model.encode_prompts(prompts[start: start + SEEN])
+            found.append(squared_error(model.velocity(add_noise(x, noise, t), t, text), velocity(x, noise)).cpu())
+        return torch.cat(found).numpy()
+
+
+def fifth(data: Path) -> Path:
+    """A table of all clips of one video of ONE_OF."""
+    rows = (data / "train.jsonl").read_text().splitlines()
+    names = [row.rpartition("-")[0] for row in rows]  # up to the place
+    order = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    path = data / "fifth.jsonl"
+    write_atomic(path, "".join(f"{row}\n" for row, name in zip(rows, names, strict=True)
+                               if order[name] % ONE_OF == 0).encode())
+    return path
+
+
+def errors_of(arm: Sequence[str], out: Path, table: Path, autoencoder: Path, parts: dict[str, Any],
+              args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Train with these changes; part -> errors (times, clips) of the averaged weights."""
+    given = {"out": str(out), "preset": args.preset, "steps": args.steps, "eval_every": args.steps, "trackers": (),
+             "save_every": 10**9, "device": args.device, "seed": args.seed, "overwrite": True}
+    config = pretrain.Config(**pretrain.PRESETS["ucf101"] | given | ({"batch_size": args.batch} if args.batch else {}))
+    model = VideoDiffusion.build(find_preset(args.preset), args.seed)
+    load_vae(model, str(autoencoder))
+    model.to(choose_device(args.device))
+    store = ClipStore(model, list(viewed(captioned(str(table)), 1, True, arm)), out / "encoded")
+    store.prepare(0)
+    stage = Watched(model, VideoClips(store, args.seed), config, parts)
+    train(stage, config, told(config.steps))
+    return stage.errors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packed", type=Path, default=Path("ucf101.npz"))
+    parser.add_argument("--out", type=Path, default=Path("runs/augmentation"))
+    parser.add_argument("--preset", default="ucf101")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--batch", type=int, default=0, help="0: the preset's")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    data, autoencoder = args.out / "data", args.out / "vae"
+    if not (data / "test.jsonl").is_file():
+        unpack(args.packed, data, 11)
+    if not (autoencoder / SUMMARY).is_file():
+        config = vae.Config(**vae.PRESETS["ucf101"] | {
+            "out": str(autoencoder), "preset": args.preset, "data": str(data / "once.jsonl"), "device": args.device,
+            "cache": str(args.out / "encoded"), "trackers": ()})
+        train(vae.build(config), config)
+    table, test = fifth(data), read_clips(data, "test")
+    frames, prompts = read_clips(data, table.stem)
+    parts = {"test": test, "trained on": (frames[::ONE_OF], prompts[::ONE_OF])}
+    found = {name: errors_of(arm, args.out / f"arm-{k}", table, autoencoder, parts, args)
+             for k, (name, arm) in enumerate(ARMS.items())}
+    print("\n".join(markdown(["changes", *(f"{part}, {t}" for part in parts for t in TIMES)], [
+        [name, *(cell(errors[part][k], found["none"][part][k], name) for part in parts for k in range(len(TIMES)))]
+        for name, errors in found.items()])))
+
+
+def cell(errors: np.ndarray, before: np.ndarray, name: str) -> str:
+    """Their mean, and how far it is from that without changes, with a 95 % interval over the same clips."""
+    if name == "none":
+        return f"{errors.mean():.4f}"
+    low, high = cluster_bootstrap((errors - before).tolist())
+    return f"{errors.mean():.4f} ({(errors - before).mean():+.4f} [{low:+.4f}, {high:+.4f}])"
+
+
+if __name__ == "__main__":
+    main()
