@@ -80,7 +80,7 @@ def read_views(items: Sequence[VideoItem], preset: Preset, buckets: Buckets | No
             raise clips
         frames = clips[view.place].frames
         if (view.place and torch.equal(frames, clips[view.place - 1].frames)) or (
-                "backwards" in view.change and len(frames) == 1):
+                view.change == "backwards" and len(frames) == 1):
             seen.append(None)
         else:
             seen.append(view.of(frames if bucket is None else cut_middle(frames, bucket), content))

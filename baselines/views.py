@@ -1,8 +1,8 @@
 """Views of a video to train on: clips at several places of it, mirrored, or changed in ways that their prompts tell.
 
 A sample of a bare prompt is then as unchanged clips are: augmentation that does not leak (Karras et al., 2022). The
-words stay where a prompt is left out for guidance. Changes come alone and together: what a network learns of clips
-that it has not seen gains by combinations, not by more draws of one change.
+words stay where a prompt is left out for guidance. Changes come alone and together: `benchmarks/augmentation.py` tells
+what each way is worth on clips that were not trained on.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from evalkit.errors import UsageError
 
 CHANGES = ("enlarged", "tilted", "backwards", "recoloured")  # words that a prompt gains
 COMBINATIONS = [" ".join(some) for some in chain.from_iterable(combinations(CHANGES, k + 1) for k in range(4))]
-CHANGED = 3  # changed views of a clip: the next ones of COMBINATIONS, so that all come equally often
+CHANGED = 3  # changed views of a clip
 ENLARGED = (1.1, 1.4)  # times
 TILTED = 12.0  # degrees, either way
 GAINS = (0.7, 1.3)  # of a colour
@@ -41,7 +41,7 @@ class View:
 
     def row(self) -> dict[str, Any]:
         """JSON-ready, for keys of caches; another version where `changed` does something else."""
-        return asdict(self) | {"version": 2}
+        return asdict(self) | {"version": 2 if self.change else 1}
 
     def within(self, spec: ClipSpec) -> ClipSpec:
         """The spec that reads all places, of which this is one."""
@@ -72,23 +72,28 @@ def video_of(item: VideoItem) -> str:
     return item.video if isinstance(item, ViewedItem) else item.name
 
 
-def all_views(places: int, mirrored: bool, changes: Sequence[str] = (), first: int = 0) -> list[View]:
-    """Every place, as it is and mirrored, and each of these clips unchanged and in the next CHANGED of `changes`.
+def all_views(places: int, mirrored: bool, changes: Sequence[str] = (), start: int = 0) -> list[View]:
+    """Every place, as it is and mirrored, and each of these clips unchanged and in CHANGED of `changes`.
 
-    `first`: the number of the first clip, by which they are counted off. UsageError for no place.
+    These go round, and each clip takes the next ones, the first clip those of turn `start`. UsageError for no place.
     """
     if places < 1:
         raise UsageError(f"--places: expected at least 1, got {places}")
     clips = [View(place, places, flipped) for place in range(places)
              for flipped in ((False, True) if mirrored else (False,))]
-    return [replace(clip, change=change) for k, clip in enumerate(clips, first)
-            for change in ("", *(changes[(k * CHANGED + i) % len(changes)] for i in range(CHANGED if changes else 0)))]
+    return [replace(clip, change=change) for turn, clip in enumerate(clips, start)
+            for change in ("", *_next(changes, turn))]
+
+
+def _next(changes: Sequence[str], turn: int) -> list[str]:
+    return [changes[(turn * CHANGED + k) % len(changes)] for k in range(CHANGED)] if changes else []
 
 
 def viewed(items: Sequence[VideoItem], places: int, mirrored: bool, changes: Sequence[str] = ()) -> Iterator[VideoItem]:
     """Each video in all its views, one after the other; prompts say what was changed. UsageError for no place."""
-    for first, item in enumerate(items):
-        for k, view in enumerate(all_views(places, mirrored, changes, first)):
+    for item in items:
+        start = hashlib.sha256(item.name.encode()).digest()[0]  # its own: others may come and go
+        for k, view in enumerate(all_views(places, mirrored, changes, start)):
             if view == View():
                 yield item
                 continue
@@ -105,14 +110,13 @@ def changed(frames: Tensor, change: str, random: np.random.Generator) -> Tensor:
         raise ValueError(f"expected changes of {', '.join(CHANGES)}, got {', '.join(sorted(unknown))}")
     if "backwards" in words:
         frames = frames.flip(0)
-    seen = frames
     if "enlarged" in words or "tilted" in words:
         times = random.uniform(*ENLARGED) if "enlarged" in words else 1.0
         angle = math.radians(random.uniform(-TILTED, TILTED)) if "tilted" in words else 0.0
-        seen = turned(frames.float(), times, angle, random.uniform(-1, 1, 2))
+        frames = turned(frames.float(), times, angle, random.uniform(-1, 1, 2))
     if "recoloured" in words:
-        seen = seen * torch.from_numpy(random.uniform(*GAINS, 3)).float()[:, None, None]
-    return seen.round().clamp(0, 255).byte() if seen is not frames else frames
+        frames = frames * torch.from_numpy(random.uniform(*GAINS, 3)).float()[:, None, None]
+    return frames if frames.dtype == torch.uint8 else frames.round().clamp(0, 255).byte()
 
 
 def turned(frames: Tensor, times: float, angle: float, place: np.ndarray) -> Tensor:

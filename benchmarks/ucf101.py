@@ -250,6 +250,7 @@ def choose(job: Job, kept: Sequence[str], compared: Compared) -> Way:
     """
     ways = [Way(kept[max(source, -len(kept))], kept[0], to) for source in SOURCES for to in GUIDANCES]
     drawn: dict[Way, list[dict[str, Any]]] = {way: [] for way in ways}
+    ways = list(drawn)  # of few checkpoints, some may be the same
     draws = 1
     while True:
         for way in ways:

@@ -99,7 +99,8 @@ def unpack(packed: Path, out: Path, places: int) -> None:
 
 def trained_on(data: Path) -> Tensor:
     """uint8 (N, T, 3, H, W): every view of every training clip."""
-    items = list(viewed(captioned(str(data / "train.jsonl")), 1, VIEWS["mirrored"], COMBINATIONS))
+    items = list(viewed(captioned(str(data / "train.jsonl")), 1, VIEWS["mirrored"],
+                        COMBINATIONS if VIEWS["changes"] else ()))
     frames = torch.empty(len(items), FRAMES, 3, SIDE, SIDE, dtype=torch.uint8)
 
     def read(rows: range) -> None:
