@@ -259,6 +259,11 @@ def open_store(model: VideoDiffusion, where: str, cache: str, max_failures: int,
         except ValueError as error:
             raise UsageError(f"--changes: expected a text encoder that knows the words {', '.join(CHANGES)}, which "
                              "say what was done; this preset's does not") from error
+    for item in items:  # before hours of encoding
+        try:
+            model.text.check([item.prompt or ""])
+        except ValueError as error:
+            raise UsageError(f"{item.name}: {error}") from error
     items = list(viewed(items, mixed.places, mixed.mirrored, COMBINATIONS if mixed.changes else ()))
     store = ClipStore(model, items, cache, buckets=buckets_of(model) if mixed.buckets else None)
     store.prepare(max_failures, Path(cache) / FAILURES, progress)

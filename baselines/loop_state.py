@@ -77,8 +77,8 @@ class Guard:
 
 def _tail(batch: Sequence[str], folder: Path) -> str:
     shown = "; ".join(batch[:8]) + f"; and {len(batch) - 8} more" * (len(batch) > 8)
-    return (f". Its batch: {shown}. The last good state is kept in {folder}: lower --lr, or look at these clips, "
-            "and run the same command again")
+    return (f". Its batch: {shown}. What {folder} holds is kept: lower --lr, or look at these clips, and run the same "
+            "command again")
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:

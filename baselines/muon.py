@@ -69,8 +69,8 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(N, rows, columns) with singular values brought to about 1 by Newton-Schulz steps, in bfloat16."""
-    x, (a, b, c) = matrices.bfloat16(), QUINTIC
+    """(N, rows, columns) with singular values brought to about 1 by Newton-Schulz steps, on a GPU in bfloat16."""
+    x, (a, b, c) = matrices.to(torch.float32 if matrices.device.type == "cpu" else torch.bfloat16), QUINTIC
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)

@@ -1,7 +1,7 @@
 """DiffusionNFT (Zheng et al., 2025): online, by the forward process alone; any reward, no gradient through it."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +129,7 @@ class ForwardProcess(Stage):
         return {} if self.held_out is None else self.held_out(self.model)
 
 
-def build(config: Config) -> ForwardProcess:
+def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> ForwardProcess:
     """The stage that a configuration asks for. UsageError where it cannot be had."""
     if not config.reward:
         raise UsageError("expected --reward NAME; `evalkit rewards list` shows them")

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class Denoising(Stage):
         return {} if self.held_out is None else self.held_out(self.model)
 
 
-def build(config: Config) -> Denoising:
+def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> Denoising:
     """The stage that a configuration asks for. UsageError or ValueError where it cannot be had."""
     config.check(config.data)
     model = VideoDiffusion.build(find_preset(config.preset), config.seed)
@@ -109,7 +109,7 @@ def build(config: Config) -> Denoising:
                            config.sample_steps, config.guidance)
     else:
         clips = open_clips(model, config.data, config.cache or f"{config.out}/encoded", config.seed,
-                           config.max_failures, mixed=config)
+                           config.max_failures, progress, config)
     return Denoising(model, clips, config, held_out)
 
 

@@ -32,6 +32,8 @@ def read_prompts(where: str, level: str = "simple", register: str = "terse") -> 
     path = Path(where)
     if path.is_file() and path.suffix != ".toml":
         return numbered(_of_file(path))
+    if path.suffix.lower() in (".txt", ".csv", ".jsonl", ".parquet"):
+        raise UsageError(f"--prompts: no file {where}")
     return _of_suite(where)
 
 
@@ -42,7 +44,10 @@ def numbered(texts: list[str]) -> list[Prompt]:
 
 def _of_file(path: Path) -> list[str]:
     if path.suffix.lower() == ".txt":
-        texts = path.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            texts = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: expected UTF-8: {error}") from error
     else:
         from evalkit.data.manifests import PROMPT_COLUMNS, pick_column, read_rows
 

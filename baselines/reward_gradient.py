@@ -1,7 +1,7 @@
 """Climbing a differentiable reward through the last sampling steps: DRaFT-K (Clark et al., 2023), VADER (2024)."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,7 @@ class RewardGradient(Stage):
         return {} if self.held_out is None else self.held_out(self.model)
 
 
-def build(config: Config) -> RewardGradient:
+def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_: None) -> RewardGradient:
     """The stage that a configuration asks for. UsageError where it cannot be had."""
     if not config.reward:
         raise UsageError("expected --reward NAME; `evalkit rewards list` shows them")

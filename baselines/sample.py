@@ -84,6 +84,8 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
     prompts = read_prompts(config.prompts, config.level, config.register)
     wanted = [Sample(prompt.name(k), prompt.text, config.seed + k + config.own_seeds * row * config.samples)
               for row, prompt in enumerate(prompts) for k in range(config.samples)]
+    if not config.source:
+        raise UsageError("--from: expected a checkpoint to sample from")
     card = read_card(config.source)
     shape = wanted_shape(config, card.preset)
     settings = {"checkpoint": card.identity, "steps": config.steps, "guidance": config.guidance,

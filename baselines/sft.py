@@ -61,6 +61,8 @@ def build(config: Config, progress: Callable[[str, int, int], None] = lambda *_:
     """The stage that a configuration asks for. UsageError where it cannot be had."""
     if (config.select != "all") != bool(config.reward):
         raise UsageError("--select top, best or weighted goes with --reward, and all without")
+    if not 0 < config.keep <= 1:
+        raise UsageError(f"--keep: expected a share above 0 and at most 1, got {config.keep:g}")
     config.check(config.data)
     if config.changes and config.reward:
         raise UsageError("--changes goes without --reward: the best of a prompt would be of changed ones, too")
@@ -88,7 +90,8 @@ def chosen_clips(model: VideoDiffusion, config: Config, progress: Callable[[str,
         rows = select(store.items, rewards, config.select, config.keep)
         if config.select == "weighted":
             values = torch.tensor(rewards)
-            weights = reward_weights((values - values.mean()) / values.std().clamp_min(1e-6), config.temperature)
+            spread = values.std(correction=0).clamp_min(1e-6)
+            weights = reward_weights((values - values.mean()) / spread, config.temperature)
         store = ClipStore(model, [store.items[k] for k in rows], cache)
     return VideoClips(store, config.seed, weights, config.image_share)
 

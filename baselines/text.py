@@ -30,6 +30,9 @@ class TextEncoder(nn.Module):
     def device(self) -> torch.device:
         return self._place.device
 
+    def check(self, prompts: Sequence[str]) -> None:
+        """ValueError for prompts that it cannot encode; cheap."""
+
     def warn_of_cut(self, count: int, of: int) -> None:
         if count:
             warnings.warn(CutPrompts(f"{count} of {of} prompts are cut: the text encoder takes {self.length} tokens"),
@@ -47,9 +50,21 @@ class MiniClipText(TextEncoder):
         super().__init__(length, WIDTH)
         self.clip = load_mini_clip().requires_grad_(False)
 
+    def check(self, prompts: Sequence[str]) -> None:
+        from evalkit.data.captions import tokens
+        from evalkit.features.mini_clip import unknown_words
+
+        for prompt in prompts:
+            unknown = unknown_words(" ".join(tokens(prompt)[: self.length - 2]))  # what is cut may be anything
+            if unknown:
+                raise ValueError(f"{prompt!r}: presets tiny and smoke know only the words of the made-up world, not "
+                                 f"{', '.join(map(repr, unknown))}; take --preset ucf101, webvid or wan2.1-1.3b for "
+                                 "other prompts")
+
     @torch.no_grad()
     def forward(self, prompts: Sequence[str]) -> Tensor:
         """ValueError for words that the world's language does not have."""
+        self.check(prompts)
         from evalkit.data.captions import tokens
 
         words = [tokens(prompt) for prompt in prompts]

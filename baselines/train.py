@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from baselines.checkpoints import Checkpoint
+from baselines.checkpoints import CARD, Checkpoint
 from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, write_state
 from baselines.muon import Muon
 from baselines.sharding import check_sharding, gathered, optimizer_pieces, piece, shard_transformer, whole
@@ -26,8 +26,9 @@ from evalkit.results import write_atomic
 BETAS = (0.9, 0.98)
 STATE, CONFIG, SUMMARY = "state.pt", "config.json", "summary.json"
 MAY_CHANGE = (  # between a stopped run and its resumption
-    "log_every", "save_every", "eval_every", "accumulate", "workers", "device", "compile", "attention", "checkpointing",
-    "shard", "trackers", "keep_every", "overwrite")
+    "out", "cache", "max_failures", "log_every", "save_every", "eval_every", "accumulate", "workers", "device",
+    "compile", "attention", "checkpointing", "shard", "trackers", "keep_every", "overwrite")
+ADVISED = ("lr", "clip", "spike")  # where a run diverged, too, but not once it has ended
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,10 @@ class _Run:
             for name, parameter in self.parameters.items():
                 parameter.copy_(piece(state["weights"][name], parameter))
                 self.ema.values[name].copy_(piece(state["ema"][name], parameter))
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]  # may be others than before
         self.optimizer.load_state_dict(optimizer_pieces(state["optimizer"], self.optimizer))
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"] = rate
         self.stage.load_state({name: piece(value, self.parameters.get(name))
                                for name, value in state["stage"].items()})
         self.guard.start, *self.guard.recent = state["guard"]
@@ -278,6 +282,11 @@ def checkpoint_blocks(transformer: nn.Module, share: float) -> None:
     transformer.enable_gradient_checkpointing(run)
 
 
+def is_begun(out: Path) -> bool:
+    """Whether the folder holds anything that was learned."""
+    return any((out / name).exists() for name in (STATE, SUMMARY, CARD)) or any(out.glob("step-*"))
+
+
 def settle_folder(out: Path, config: LoopConfig) -> None:
     """Save the configuration, on the first process; UsageError where `out` holds a run with another one."""
     if not config.out:
@@ -288,14 +297,15 @@ def settle_folder(out: Path, config: LoopConfig) -> None:
         return
     wanted = json.loads(json.dumps(asdict(config)))
     path = out / CONFIG
-    if path.is_file() and not config.overwrite:
+    if path.is_file() and not config.overwrite and is_begun(out):
         before = json.loads(json.dumps(asdict(type(config)()))) | json.loads(path.read_text())  # flags may be newer
+        free = MAY_CHANGE if (out / SUMMARY).is_file() else (*MAY_CHANGE, *ADVISED)
         differ = [f"{name}: {before.get(name)!r}, now {value!r}" for name, value in wanted.items()
-                  if before.get(name) != value and name not in MAY_CHANGE]
+                  if before.get(name) != value and name not in free]
         if differ:
             raise UsageError(f"{out} holds a run with {'; '.join(differ)}. Give another --out, or --overwrite to start "
                              "anew there")
-    elif config.overwrite:
+    elif config.overwrite or path.is_file():
         for name in (STATE, SUMMARY, "log.jsonl"):
             (out / name).unlink(missing_ok=True)
     write_atomic(path, (json.dumps(wanted | {"overwrite": False}, indent=1) + "\n").encode())

@@ -31,6 +31,7 @@ class Comparison:
     n_pairs: int = 0
     n_prompts: int = 0
     needed_prompts: int | None = None
+    paired_by: str = ""  # prompt, or video where a run has no prompts: its file name
 
     @property
     def significant(self) -> bool:
@@ -77,17 +78,25 @@ def _compare(name: str, base: Report, new: Report, seed: int) -> Comparison:
 
 def _compare_videos(name: str, one: Score, base: Any, new: Any, other: Score, seed: int) -> Comparison:
     left, right = (table[table[name].notna()] for table in (base, new))
-    key = next((key for key in ("prompt", "video") if _shared(left[key], right[key]) >= 2), None)
-    if key is None:
-        shared = max(_shared(left[key], right[key]) for key in ("prompt", "video"))
-        return Comparison(name, one.value, other.value, one.higher_is_better, one.unit,
-                          f"not comparable: {shared} prompts or file names in common, at least 2 are needed")
+    shared = {key: _shared(left[key], right[key]) for key in ("prompt", "video")}
+    key = next((key for key, count in shared.items() if count >= 2), None)
+    why = "" if key else f"{max(shared.values())} prompts or file names in common, at least 2 are needed"
+    if key == "video" and not _prompts_agree(left, right):
+        why = "videos of the same name have other prompts"
+    if why:
+        return Comparison(name, one.value, other.value, one.higher_is_better, one.unit, f"not comparable: {why}")
     left, right = left.dropna(subset=[key]), right.dropna(subset=[key])
     found = compare_paired(left[name].to_numpy(), right[name].to_numpy(), left[key].tolist(), right[key].tolist(),
                            higher_is_better=one.higher_is_better, seed=seed)
     return Comparison(name, one.value, other.value, one.higher_is_better, one.unit, found.verdict, found.difference,
                       found.ci95, found.p_value, None, found.effect_size, found.n_pairs, found.n_prompts,
-                      found.needed_prompts)
+                      found.needed_prompts, key)
+
+
+def _prompts_agree(left: Any, right: Any) -> bool:
+    """Whether no video has the name of one of the other run that is of another prompt."""
+    both = left[["video", "prompt"]].dropna().merge(right[["video", "prompt"]].dropna(), on="video")
+    return bool((both["prompt_x"] == both["prompt_y"]).all())
 
 
 def _shared(left: Any, right: Any) -> int:

@@ -41,8 +41,9 @@ def run(module: Any, config: Any) -> int:
     is_new, stage = not settings.is_file(), None
     settle_folder(Path(config.out), config)
     try:
+        with shown_progress("clips") as advance:
+            stage = module.build(config, lambda name, done, of: advance(name, done, of, None))
         with shown_progress("steps") as advance:
-            stage = module.build(config)
             card = train(stage, config, lambda name, done, of: advance(name, done, of, None))
     except (ValueError, MissingWeights) as error:
         if is_new and stage is None:

@@ -89,6 +89,7 @@ def print_comparison(base: Report, new: Report, found) -> None:
              "" if one.p_holm is None else f"{one.p_holm:.3f}" if one.p_holm >= 1e-3 else "<0.001",
              "" if one.effect_size is None else f"{one.effect_size:+.2f}", str(one.n_prompts or one.n_pairs or ""),
              one.verdict] for one in found]
-    print(f"{base.model} → {new.model}, paired by prompt; p after Holm's correction, effect is Cohen's d_z")
+    by = "file name" if any(one.paired_by == "video" for one in found) else "prompt"
+    print(f"{base.model} → {new.model}, paired by {by}; p after Holm's correction, effect is Cohen's d_z")
     print_columns(["score", "base", "new", "difference", "95 % interval", "p", "effect", "n", "verdict"], rows,
                   right=("base", "new", "difference", "p", "effect", "n"))

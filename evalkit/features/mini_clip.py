@@ -29,12 +29,16 @@ def build_clip(text_layers: int = 4) -> nn.Module:
     return clip
 
 
+def unknown_words(text: str) -> list[str]:
+    """Each once, of those that the made-up world's language does not have."""
+    return [word for word in dict.fromkeys(tokens(text)) if word not in _NUMBERS]
+
+
 def tokenize(texts: Sequence[str]) -> Tensor:
     """(B, 96) token ids. ValueError naming words that the world's language does not have, or a text too long."""
     rows = torch.zeros(len(texts), CONTEXT, dtype=torch.long)
     for row, text in zip(rows, texts, strict=True):
-        words = tokens(text)
-        unknown = [word for word in words if word not in _NUMBERS]
+        words, unknown = tokens(text), unknown_words(text)
         if unknown:
             raise ValueError(f"the mini CLIP knows only the made-up world's {len(VOCABULARY)} words, not "
                              f"{', '.join(map(repr, unknown[:5]))}; use clip_alignment for free prompts")

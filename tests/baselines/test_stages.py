@@ -131,6 +131,11 @@ def test_prompts_come_from_the_world_a_file_or_a_suite(tmp_path):
     table = tmp_path / "prompts.jsonl"
     table.write_text('{"prompt": "three"}\n')
     assert read_prompts(str(table))[0].name(2) == "0000-2"
+    with pytest.raises(UsageError, match=r"no file nowhere\.txt"):
+        read_prompts("nowhere.txt")
+    text.write_bytes("one".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"prompts\.txt: expected UTF-8"):
+        read_prompts(str(text))
     assert len(read_prompts("alignment")) > 10
     for wrong in ("world:no", "world", "nowhere"):
         with pytest.raises(UsageError):

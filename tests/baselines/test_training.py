@@ -104,13 +104,28 @@ class Poisoned(pretrain.Denoising):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_batch(smoke, tmp_path):
-    config = pretrain.Config(**smoke | {"out": str(tmp_path), "steps": 8, "save_every": 2, "log_every": 4})
+    config = pretrain.Config(**smoke | {"out": str(tmp_path), "steps": 8, "save_every": 2, "log_every": 4,
+                                        "decay": "constant"})
     stage = pretrain.build(config)
     stage = Poisoned(stage.model, stage.clips, config)
-    with pytest.raises(Diverged, match=r"step 3: the loss is nan.*Its batch: .*background.*last good state"):
+    with pytest.raises(Diverged, match=r"step 3: the loss is nan.*Its batch: .*background.*lower --lr"):
         train(stage, config)
     state = read_state(tmp_path / "state.pt")
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["weights"].values())
+    lower = replace(config, lr=config.lr / 8)  # as advised
+    train(pretrain.build(lower), lower)
+    assert read_state(tmp_path / "state.pt")["step"] == 8
+    assert read_log(tmp_path)[0]["lr"] == config.lr and read_log(tmp_path)[-1]["lr"] == lower.lr
+    with pytest.raises(UsageError, match=r"lr: .* Give another --out"):
+        settle_folder(tmp_path, config)  # it has ended
+
+
+def test_a_folder_in_which_nothing_was_learned_takes_another_run(smoke, tmp_path):
+    settle_folder(tmp_path, pretrain.Config(**smoke | {"out": str(tmp_path), "places": 3}))
+    settle_folder(tmp_path, pretrain.Config(**smoke | {"out": str(tmp_path), "batch_size": 7}))
+    assert run(smoke, tmp_path, steps=1)["step"] == 1
+    same_run = {"out": f"{tmp_path}/", "steps": 1, "lr": 0.02, "log_every": 1, "max_failures": 2}
+    settle_folder(tmp_path, pretrain.Config(**smoke | same_run))
 
 
 def test_a_spike_stops_the_run(tmp_path):

@@ -186,6 +186,12 @@ def test_flags_that_do_not_go_with_changes_are_said(videos, tmp_path):
         sft.build(sft.Config(data=str(videos), changes=True, reward="farm", select="top"))
 
 
+def test_a_prompt_that_a_preset_cannot_read_is_said_before_anything_is_encoded(videos, tmp_path):
+    with pytest.raises(UsageError, match=r"a.mp4: 'a video a': .*not 'video'; take --preset ucf101"):
+        open_clips(VideoDiffusion.build(find_preset("smoke")), str(videos), str(tmp_path / "kept"), 0)
+    assert not (tmp_path / "kept").exists()
+
+
 def test_the_made_up_world_has_no_views(tmp_path, capsys):
     with pytest.raises(UsageError, match="--places, --mirrored and --changes: expected --data with videos"):
         pretrain.build(pretrain.Config(out=str(tmp_path), preset="smoke", places=2))

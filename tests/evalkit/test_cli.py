@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.cli import COMMANDS, main
+from evalkit.commands.compare import print_comparison
+from evalkit.compare import compare_reports
 from evalkit.data.synthetic import write_samples
 from evalkit.results import Report, protocol_id
 
@@ -79,6 +81,18 @@ def as_older_version(run_folder: Path, out: Path) -> Path:
     report.scores["temporal_flicker"] = replace(score, protocol=protocol_id(protocol))
     report.save(out)
     return out
+
+
+def test_videos_of_one_name_are_paired_only_where_their_prompts_do_not_differ(runs, capsys):
+    one = Report.load(runs / "good")
+    other, without = (replace(one, videos=one.videos.assign(prompt=prompts)) for prompts in (
+        [f"another {k}" for k in range(len(one.videos))], None))
+    assert {found.paired_by for found in compare_reports(one, one)} == {"prompt"}
+    assert {found.paired_by for found in compare_reports(one, without)} == {"video"}
+    assert {found.verdict for found in compare_reports(one, other)} == {
+        "not comparable: videos of the same name have other prompts"}
+    print_comparison(one, without, compare_reports(one, without))
+    assert "paired by file name" in capsys.readouterr().out
 
 
 def test_other_protocols_are_not_compared_and_the_field_is_named(runs, capsys, tmp_path):
