@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,19 +75,46 @@ def train(stage: Stage | ClosedForm, config: LoopConfig,
         return solve(stage, config)
     run = _Run(stage, config)
     batches = stage.batches(run.step, run.shard)
-    while run.step < config.steps and not run.stopped:
-        batch = next(batches)
-        run.advance(batch)
-        progress(stage.name, run.step, config.steps)
-        if run.is_due(config.log_every):
-            run.log()
-        if run.is_due(config.eval_every):
-            run.evaluate()
-        if run.is_due(config.save_every) and run.step < config.steps:
-            run.save()
-        if config.keep_every and run.step % config.keep_every == 0:
-            run.write_model(run.out / f"step-{run.step:06d}")
+    with interrupts() as is_interrupted:
+        while run.step < config.steps and not run.stopped:
+            batch = next(batches)
+            run.advance(batch)
+            progress(stage.name, run.step, config.steps)
+            if run.is_due(config.log_every):
+                run.log()
+            if run.is_due(config.eval_every):
+                run.evaluate()
+            if run.is_due(config.save_every) and run.step < config.steps:
+                run.save()
+            if config.keep_every and run.step % config.keep_every == 0:
+                run.write_model(run.out / f"step-{run.step:06d}")
+            if is_interrupted():
+                run.save()
+                raise KeyboardInterrupt
     return run.finish()
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, so that the step can be ended and saved; pressed again, it stops at once.
+
+    Not where there are several processes, which may be at different steps.
+    """
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if alone:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        if alone:
+            signal.signal(signal.SIGINT, before)
 
 
 def solve(stage: ClosedForm, config: LoopConfig) -> Checkpoint:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
-        print("\nstopped; what is scored so far is kept: the same command resumes", file=sys.stderr)
+        print("\nstopped; what is finished so far is kept: the same command resumes", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in (*UNWRITABLE, errno.ENOSPC, errno.EDQUOT):

@@ -1,6 +1,8 @@
 """The one loop: stopping and going on, parts and processes, guards, and what a full disk leaves."""
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -49,6 +51,17 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(smoke, tmp_path):
     cut = read_state(tmp_path / "cut" / "state.pt")
     assert cut["step"] == 7 and same(whole, cut)
     assert [row["loss"] for row in read_log(tmp_path / "cut")] == [row["loss"] for row in read_log(tmp_path / "whole")]
+
+
+def test_an_interrupt_ends_the_step_and_saves_it(smoke, tmp_path):
+    whole = run(smoke, tmp_path / "whole", steps=6)
+    config = pretrain.Config(**smoke | {"out": str(tmp_path / "cut"), "lr": 0.02, "log_every": 1, "steps": 6})
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(pretrain.build(config), config, lambda name, done, of: done != 4 or os.kill(os.getpid(), signal.SIGINT))
+    assert read_state(tmp_path / "cut" / "state.pt")["step"] == 4 and signal.getsignal(signal.SIGINT) is before
+    train(pretrain.build(config), config)
+    assert same(whole, read_state(tmp_path / "cut" / "state.pt"))
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(smoke, tmp_path):
