@@ -22,7 +22,7 @@ from baselines.loop_state import Ema, Guard, has_diverged, rate_at, read_state, 
 from baselines.muon import Muon
 from baselines.sharding import check_sharding, gathered, optimizer_pieces, piece, shard_transformer, whole
 from baselines.stage import Batch, ClosedForm, Draws, Shard, Stage
-from baselines.tracking import open_trackers
+from baselines.tracking import LOG, open_trackers
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
 
@@ -313,8 +313,8 @@ def checkpoint_blocks(transformer: nn.Module, share: float) -> None:
 
 
 def is_begun(out: Path) -> bool:
-    """Whether the folder holds anything that was learned."""
-    return any((out / name).exists() for name in (STATE, SUMMARY, CARD)) or any(out.glob("step-*"))
+    """Whether the folder holds anything that was learned, or steps of a run that may still go on."""
+    return any((out / name).exists() for name in (STATE, SUMMARY, CARD, LOG)) or any(out.glob("step-*"))
 
 
 def settle_folder(out: Path, config: LoopConfig) -> None:
@@ -335,7 +335,7 @@ def settle_folder(out: Path, config: LoopConfig) -> None:
         if differ:
             raise UsageError(f"{out} holds a run with {'; '.join(differ)}. Give another --out, or --overwrite to start "
                              "anew there")
-    elif config.overwrite or path.is_file():
-        for name in (STATE, SUMMARY, "log.jsonl"):
+    elif config.overwrite:
+        for name in (STATE, SUMMARY, LOG):
             (out / name).unlink(missing_ok=True)
     write_atomic(path, (json.dumps(wanted | {"overwrite": False}, indent=1) + "\n").encode())
