@@ -124,7 +124,8 @@ def main() -> None:
              for k, (name, arm) in enumerate(ARMS.items())}
     before = next(iter(found.values()))
     print("\n".join(markdown(["changes", *(f"{part}, {t}" for part in parts for t in TIMES)], [
-        [name, *(cell(errors[part][k], before[part][k], groups[part]) for part in parts for k in range(len(TIMES)))]
+        [name, *(cell(errors[part][k], None if errors is before else before[part][k], groups[part])
+                 for part in parts for k in range(len(TIMES)))]
         for name, errors in found.items()])))
 
 
@@ -134,9 +135,9 @@ def groups_of(data: Path, table: str) -> list[str]:
     return [Path(row["path"]).name.rpartition("_c")[0] for row in rows]
 
 
-def cell(errors: np.ndarray, before: np.ndarray, groups: Sequence[str]) -> str:
+def cell(errors: np.ndarray, before: np.ndarray | None, groups: Sequence[str]) -> str:
     """Their mean, and how far it is from the first arm's, with a 95 % interval over groups of the same clips."""
-    if np.shares_memory(errors, before):
+    if before is None:
         return f"{errors.mean():.4f}"
     low, high = cluster_bootstrap((errors - before).tolist(), groups)
     return f"{errors.mean():.4f} ({(errors - before).mean():+.4f} [{low:+.4f}, {high:+.4f}])"
