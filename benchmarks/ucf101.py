@@ -39,11 +39,11 @@ from evalkit.devices import choose_device
 from evalkit.results import write_atomic
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
-KEPT = 9  # checkpoints of pretraining; guidance leads away from the first
+KEPT = 13  # checkpoints of pretraining; guidance leads away from the first
 SOURCES = (-3, -1)  # which of them are sampled: a late one may copy too much
 GUIDANCES = (2.0, 2.5, 3.0, 3.5)  # up to what each clip's is drawn
 GUIDED_ABOVE = 0.3  # time: below it the weaker network would be asked for nothing that shows
-FINALISTS, FRESH = 3, 10  # ways to sample that are compared to the end; draws of the best
+FINALISTS, FRESH = 3, 20  # ways to sample that are compared to the end; draws of the best
 FIRST_FRESH = 100  # of draws that nothing was chosen by
 REDRAWN = 40  # draws of real clips
 # What is chosen should do a little better than asked: of many candidates the best one's numbers are lucky.
