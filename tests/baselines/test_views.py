@@ -14,7 +14,7 @@ from baselines.data import captioned, open_clips
 from baselines.model import VideoDiffusion
 from baselines.presets import find_preset
 from baselines.reading import read_frames, read_views
-from baselines.views import CHANGES, COMBINATIONS, View, all_views, changed, turned, viewed
+from baselines.views import COMBINATIONS, View, all_views, changed, turned, viewed
 from evalkit.cli import main
 from evalkit.data import video
 from evalkit.data.video import write_video
@@ -43,18 +43,16 @@ def test_there_is_a_view_of_every_kind_whose_prompt_says_what_was_changed(videos
     assert len(items) == 2 * 3 * 2 * 4 and len({item.name for item in items}) == len(items)
     told = [item.prompt for item in items]
     assert told.count("a video a") == told.count("a video b") == 6
-    assert told[24:] == [f"a video b {item.view.change}".strip() for item in items[24:]]
-    assert {item.view.change for item in items} - {""} < set(COMBINATIONS)
+    assert {prompt.removeprefix("a video b").strip() for prompt in told[24:]} == {"", *COMBINATIONS}
     assert list(viewed(captioned(str(videos)), 1, False)) == captioned(str(videos))
     with pytest.raises(UsageError, match="--places: expected at least 1, got 0"):
         all_views(0, False)
 
 
-def test_every_combination_of_up_to_three_changes_comes_equally_often():
-    assert len(set(COMBINATIONS)) == len(COMBINATIONS) == 7 + 21 + 35
-    several = [view.change for view in all_views(21, True, COMBINATIONS, 3)]
-    assert {several.count(one) for one in COMBINATIONS} == {2} and several.count("") == 42
-    single = [view.change for start in range(21) for view in all_views(1, False, COMBINATIONS, start)]
+def test_every_combination_of_changes_comes_equally_often():
+    several = [view.change for view in all_views(5, True, COMBINATIONS, 3)]
+    assert {several.count(one) for one in COMBINATIONS} == {2} and several.count("") == 10
+    single = [view.change for start in range(5) for view in all_views(1, False, COMBINATIONS, start)]
     assert {single.count(one) for one in COMBINATIONS} == {1}
 
 
@@ -84,41 +82,19 @@ def step_of(frames):
     return [float(one) for one in (torch.atan2(y[35] - y[5], x[35] - x[5]), torch.hypot(x[35] - x[5], y[35] - y[5]))]
 
 
-def seen_of(frames):
-    """Left, top, width and height, in pixels of the source, of what each frame of untilted `ramps` shows."""
-    x, y = frames[:, 0], frames[:, 1]
-    return torch.stack([x.amin((1, 2)), y.amin((1, 2)), x.amax((1, 2)) - x.amin((1, 2)),
-                        y.amax((1, 2)) - y.amin((1, 2))], 1)
-
-
 def test_changes_do_what_they_are_called_and_another_is_refused():
-    frames = ramps(64, 64).round().byte().expand(5, 3, 64, 64)
-    stretches = []
+    frames = ramps(64, 64).round().byte().expand(2, 3, 64, 64)
     for seed in range(20):
-        seen = {change: changed(frames, change, np.random.default_rng(seed)).float() for change in CHANGES}
+        seen = {change: changed(frames, change, np.random.default_rng(seed)).float() for change in COMBINATIONS}
         angle, length = step_of(seen["enlarged"])
         assert abs(angle) < 0.02 and 30 / 1.4 - 1 < length < 30 / 1.1 + 1
         angle, length = step_of(seen["tilted"])
         assert abs(angle) < np.radians(12) + 0.02 and abs(length * (np.cos(angle) + abs(np.sin(angle))) - 30) < 1.5
         gains = seen["recoloured"].mean((0, 2, 3)) / frames.float().mean((0, 2, 3))
         assert 0.69 < gains.min() < gains.max() < 1.31
-        _, _, width, height = seen_of(seen["stretched"])[0]
-        assert max(width, height) > 62 and min(width, height) > 62 / 1.14 - 1  # one side is all there
-        stretches.append(float(width / height))
-        places = seen_of(seen["panned"])
-        assert (places[:, 2:] - places[0, 2:]).abs().max() < 1.5 and 63 / 1.4 - 1 < places[0, 2] < 63 / 1.15 + 1
-        passed = places[:, :2].diff(dim=0)
-        assert (passed - passed.mean(0)).abs().max() < 1.5  # steadily
-        assert torch.equal(seen["overturned"], frames.flip(-2).float())
-        assert torch.equal(seen["backwards"], frames.flip(0).float())
-        assert all(seen[change].diff(dim=0).any() == (change == "panned") for change in CHANGES)
-    assert min(stretches) < 0.93 and max(stretches) > 1.07
     angles = [step_of(changed(frames, "tilted", np.random.default_rng(seed)).float())[0] for seed in range(20)]
     assert min(angles) < -0.1 and max(angles) > 0.1
-    panned = [seen_of(changed(frames, "panned", np.random.default_rng(seed)).float()) for seed in range(20)]
-    moved = [float(one[-1, side] - one[0, side]) for one in panned for side in (0, 1)]
-    assert min(moved) < -5 and max(moved) > 5
-    with pytest.raises(ValueError, match=r"expected changes of enlarged, .*, recoloured, got down, upside"):
+    with pytest.raises(ValueError, match="expected changes of enlarged, tilted, backwards, recoloured, got down, upsi"):
         changed(frames, "upside down", np.random.default_rng(0))
 
 
@@ -129,29 +105,14 @@ def test_a_picture_is_turned_and_placed_as_asked_with_its_corners_just_hidden(si
     cos, sin = np.cos(angle), abs(np.sin(angle))
     scale = 1 / max(cos + sin * height / width, cos + sin * width / height)
     for times in (1.0, 1.3):
-        places = np.array([[0, 0], [1, 1], [-1, 1], [1, -1]])
-        found = turned(ramps(*size).expand(4, 3, *size), times, 1.0, angle, places)
+        found = turned(ramps(*size), times, angle, np.zeros(2))
         assert step_of(found) == pytest.approx([angle, 30 * scale / times], abs=0.7 / times) and abs(
             step_of(found)[0] - angle) < 0.02
-        for place, (x, y, _) in zip(places, found, strict=True):
+        for place in ([0, 0], [1, 1], [-1, 1], [1, -1]):
+            x, y, _ = turned(ramps(*size), times, angle, np.array(place))[0]
             for side, length, at in zip((x, y), (width, height), place, strict=True):
                 low, high = side.min(), length - 1 - side.max()  # how far what is seen lies from either edge
                 assert abs(low - high) < 1.5 if at == 0 else (high if at > 0 else low) < 1.5
-
-
-@pytest.mark.parametrize("size", [(64, 64), (40, 90), (90, 40)])
-@pytest.mark.parametrize("angle", [0.0, 0.3])
-def test_a_stretched_picture_is_turned_after_it_is_stretched_and_its_corners_are_just_hidden(size, angle):
-    for stretch in (0.7, 1.0, 1.4):
-        x, y, _ = turned(ramps(*size), 1.0, stretch, angle, np.zeros((1, 2)))[0]
-        down, right = (side // 2 for side in size)
-        along, across = (np.array([float(one[at] - one[back]) for one in (x, y)]) / 20 for at, back in (
-            ((down, right + 10), (down, right - 10)), ((down + 10, right), (down - 10, right))))
-        assert np.linalg.norm(along) / np.linalg.norm(across) == pytest.approx(stretch, rel=0.05)
-        assert along @ across == pytest.approx(0, abs=0.03)
-        gaps = [x.min(), size[1] - 1 - x.max(), y.min(), size[0] - 1 - y.max()]
-        assert min(gaps) < 1.5 and min(gaps) > -0.5
-        assert min(max(gaps[:2]), max(gaps[2:])) < 1.5  # one side of what is seen touches both its edges
 
 
 def test_a_view_is_the_same_whenever_it_is_drawn():
@@ -176,9 +137,8 @@ def test_a_video_is_decoded_once_for_all_its_views_and_not_again(videos, tmp_pat
         assert torch.equal(first.rows([k])["frames"], again.rows([k])["frames"])
         assert torch.equal(again.frames([k])[0], again.rows([k])["frames"][0].float() / 255)
     rows = first.rows([0, 1])
-    change = first.items[1].view.change
-    assert not torch.equal(*rows["text"]) and change in COMBINATIONS and first.items[1].prompt == f"a video a {change}"
-    assert torch.equal(rows["no_text"], model.encode_prompts(["", change]))
+    assert not torch.equal(*rows["text"]) and first.items[1].prompt == "a video a enlarged"
+    assert torch.equal(rows["no_text"], model.encode_prompts(["", "enlarged"]))
 
 
 def test_a_video_that_cannot_be_read_leaves_out_all_its_views(videos, tmp_path):
@@ -190,19 +150,19 @@ def test_a_video_that_cannot_be_read_leaves_out_all_its_views(videos, tmp_path):
 
 
 def test_views_that_show_what_another_shows_are_left_out_and_are_no_failures(videos, tmp_path):
-    Image.new("RGB", (64, 64), (200, 40, 90)).save(videos.parent / "g30.png")
+    Image.new("RGB", (64, 64), (200, 40, 90)).save(videos.parent / "g.png")
     frames = torch.arange(16, dtype=torch.uint8)[:, None, None, None].expand(16, 64, 64, 3).numpy()
     np.save(videos.parent / "d.npy", frames)  # of exactly the preset's length: there is one place
     with videos.open("a") as table:
-        for name in ("d.npy", "g30.png"):
+        for name in ("d.npy", "g.png"):
             table.write(json.dumps({"path": name, "prompt": name[0], "fps": 8}) + "\n")
     model = VideoDiffusion.build(replace(SMOKE, transformer=SMOKE.transformer | {"patch_size": [1, 16, 16]}))
     mixed = Mixed(buckets=True, places=2, changes=True)
     for _ in range(2):  # read, and from the cache
         store = open_clips(model, str(videos), str(tmp_path / "kept"), 0, mixed=mixed).store
         told = [item.prompt for item in store.items if item.prompt[0] in "gd"]
-        assert told == ["d", "d enlarged panned", "d enlarged overturned", "d enlarged backwards",
-                        "g", "g panned", "g overturned"]  # the third would be backwards
+        assert told == ["d", "d recoloured", "d enlarged tilted", "d enlarged backwards",
+                        "g", "g enlarged", "g tilted"]  # the third would be backwards
         assert len(store.items) == 2 * 8 + len(told) and not store.failures
 
 
