@@ -187,7 +187,7 @@ class VideoDiffusion:
 
     def sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int = 20, guidance: float = 3.0,
                gradient_steps: int = 0, temperature: float = 1.0, guided_above: float = 0.0,
-               guidance_to: float = 0.0) -> Tensor:
+               guidance_to: float = 0.0, motion: float = 1.0) -> Tensor:
         """Frames (B, T, 3, H, W) in [0, 1], a clip per prompt and seed, from noise of standard deviation `temperature`.
 
         guidance_to: where given, each clip's guidance is drawn evenly from `guidance` to this, by its seed. See
@@ -197,7 +197,7 @@ class VideoDiffusion:
         text = torch.cat([alone[prompt] for prompt in prompts])
         scale = self._guidances(seeds, guidance, guidance_to) if guidance_to else guidance
         latents = self.sample_latents(text, temperature * self.noise(seeds), steps, scale, gradient_steps,
-                                      guided_above)
+                                      guided_above, motion)
         with torch.set_grad_enabled(gradient_steps > 0):
             return self.decode(latents)
 
@@ -207,11 +207,12 @@ class VideoDiffusion:
         return torch.tensor(drawn, dtype=torch.float32, device=self.device).reshape(-1, 1, 1, 1, 1)
 
     def sample_latents(self, text: Tensor, noise: Tensor, steps: int, guidance: float | Tensor,
-                       gradient_steps: int = 0, guided_above: float = 0.0) -> Tensor:
+                       gradient_steps: int = 0, guided_above: float = 0.0, motion: float = 1.0) -> Tensor:
         """Euler steps from `noise` to latents, with guidance, classifier-free or away from `weaker`, where it is not 1;
         one for all clips, or (B, 1, 1, 1, 1).
 
-        It acts from the start down to time `guided_above` (limited interval; Kynkäänniemi et al., 2024). Gradient flows
+        It acts from the start down to time `guided_above` (limited interval; Kynkäänniemi et al., 2024), and `motion`
+        times as much on what changes over time as on the means over a clip's latents, where contrast is. Gradient flows
         through the last `gradient_steps` steps only (DRaFT-K). ValueError for a negative number.
         """
         if steps < 1 or not 0 <= gradient_steps <= steps:
@@ -225,17 +226,23 @@ class VideoDiffusion:
             with torch.set_grad_enabled(k >= steps - gradient_steps):
                 t = (timestep / TRAIN_STEPS).expand(len(x))
                 here = guidance if times[k] > guided_above else 1.0
-                x = self.scheduler.step(self._guided(x, t, text, nothing, here), timestep, x, return_dict=False)[0]
+                v = self._guided(x, t, text, nothing, here, motion)
+                x = self.scheduler.step(v, timestep, x, return_dict=False)[0]
         return x
 
-    def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float | Tensor) -> Tensor:
+    def _guided(self, x: Tensor, t: Tensor, text: Tensor, nothing: Tensor | None, guidance: float | Tensor,
+                motion: float = 1.0) -> Tensor:
         if not isinstance(guidance, Tensor) and guidance == 1:
             return self.velocity(x, t, text)
         if self.weaker is not None:
-            away = self.weaker.velocity(x, t, text)
-            return away + guidance * (self.velocity(x, t, text) - away)
-        without, with_text = self.velocity(x.repeat(2, 1, 1, 1, 1), t.repeat(2), torch.cat([nothing, text])).chunk(2)
-        return without + guidance * (with_text - without)
+            away, towards = self.weaker.velocity(x, t, text), self.velocity(x, t, text)
+        else:
+            away, towards = self.velocity(x.repeat(2, 1, 1, 1, 1), t.repeat(2), torch.cat([nothing, text])).chunk(2)
+        guided = away + guidance * (towards - away)
+        if motion == 1:
+            return guided
+        more = guided - towards
+        return guided + (motion - 1) * (more - more.mean(2, keepdim=True))
 
 
 def build_transformer(preset: Preset) -> nn.Module:

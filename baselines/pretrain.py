@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 4, "batch_size": 8, "fresh": 4, "remembered": 64, "workers": 0, "warmup": 1, "eval_every": 4,
               "eval_prompts": 2, "sample_steps": 2, "trackers": ()},
     # Rate and length were tried with 88 views of each of 529 videos: --places 11 --mirrored --changes.
-    "ucf101": {"steps": 3900, "batch_size": 128, "lr": 2e-3, "ema": 0.999, "even": 1.0, "eval_every": 0},
+    "ucf101": {"steps": 3300, "batch_size": 128, "lr": 2e-3, "ema": 0.999, "even": 1.0, "eval_every": 0},
     "webvid": {"steps": 50_000, "batch_size": 32, "lr": 2e-4, "ema": 0.999, "eval_every": 0},
     "wan2.1-1.3b": {"steps": 1000, "batch_size": 1, "lr": 1e-5, "ema": 0.999, "eval_every": 0, "checkpointing": 1.0},
 }

@@ -46,6 +46,7 @@ class Config:
     guidance_to: float = 0.0  # more: each sample draws its own by its seed, from --guidance to this; 0: all the same
     weaker: str = ""  # a worse checkpoint of the same latents that guidance leads away from, instead of from no prompt
     guided_above: float = 0.0  # the time, of 1 for noise to 0 for clean, down to which guidance acts
+    motion: float = 1.0  # times that guidance acts on what changes over time, against the means over frames
     temperature: float = 1.0  # standard deviation of the noise that sampling starts at
     lora_scale: float = 1.0  # of the last adapter: 0 is what it stands on, above 1 exaggerates
     level: str = "simple"  # of the world's scenes: simple or full
@@ -75,6 +76,8 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
         raise UsageError("--samples, --steps and --batch-size: expected at least 1 each")
     if not 0 < config.temperature < math.inf:
         raise UsageError(f"--temperature: expected more than 0, got {config.temperature}")
+    if not 0 <= config.motion < math.inf:
+        raise UsageError(f"--motion: expected at least 0, got {config.motion}")
     if not 0 <= config.guided_above < 1:
         raise UsageError(f"--guided-above: expected a time of 0 to 1, got {config.guided_above}")
     if config.guidance_to and not config.guidance < config.guidance_to < math.inf:
@@ -92,6 +95,7 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
                 "lora_scale": config.lora_scale, "shape": None if shape is None else str(shape),
                 "weaker": read_card(config.weaker).identity if config.weaker else None,
                 "guidance_to": config.guidance_to or None, "guided_above": config.guided_above or None,
+                "motion": None if config.motion == 1 else config.motion,
                 "temperature": None if config.temperature == 1 else config.temperature}
     folder, suffix = Path(config.out), _suffix(config.format)
     missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
@@ -156,7 +160,8 @@ def make(model: VideoDiffusion, wanted: Sequence[Sample], folder: Path, settings
             frames = model.sample([one.prompt for one in filled], [one.seed for one in filled], settings["steps"],
                                   settings["guidance"], temperature=settings["temperature"] or 1.0,
                                   guided_above=settings["guided_above"] or 0.0,
-                                  guidance_to=settings["guidance_to"] or 0.0)
+                                  guidance_to=settings["guidance_to"] or 0.0,
+                                  motion=1.0 if settings["motion"] is None else settings["motion"])
         for one, clip in zip(batch, (255 * frames).round().to(torch.uint8).cpu(), strict=False):
             write_sample(folder / f"{one.name}{suffix}", clip, model.preset.fps)
             row = {"prompt": one.prompt, "seed": one.seed, "fps": model.preset.fps} | settings

@@ -82,6 +82,22 @@ def test_guidance_acts_above_a_time_alone(model):
     assert not torch.allclose(found[0.8], found[0.0], atol=1e-3)
 
 
+@pytest.mark.parametrize("guidance", [3.0, torch.tensor([1.5, 4.0]).reshape(2, 1, 1, 1, 1)])
+def test_guidance_of_motion_acts_on_what_changes_over_time_and_leaves_the_means_over_frames(model, guidance):
+    noise, text = model.noise([5, 6]), model.encode_prompts(PROMPTS)
+
+    def moved(guidance, motion):  # by one step
+        return model.sample_latents(text, noise, 1, guidance, motion=motion) - noise
+
+    with torch.no_grad():
+        without, plain, twice, none = (moved(*one) for one in ((1.0, 1.0), (guidance, 1.0), (guidance, 2.0),
+                                                               (guidance, 0.0)))
+    assert torch.allclose(twice.mean(2), plain.mean(2), atol=1e-4)
+    apart = [one - without - (one - without).mean(2, keepdim=True) for one in (plain, twice, none)]
+    assert torch.allclose(apart[1], 2 * apart[0], atol=1e-3) and apart[0].abs().max() > 0.01
+    assert apart[2].abs().max() < 1e-4
+
+
 def test_guidance_drawn_by_seed_is_within_its_range_and_that_of_a_clip_sampled_alone(model):
     seeds = list(range(-1, 199))
     drawn = model._guidances(seeds, 1.0, 2.5).flatten()

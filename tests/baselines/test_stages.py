@@ -73,20 +73,20 @@ def test_samples_say_what_they_were_led_away_from_and_never_mix_with_others(samp
     model, weaker = build_smoke(3), str(tmp_path / "weaker")
     save_model(model, weaker, "pretrain", 1, weights=trainable_weights(model))
     away = replace(samples, out=str(tmp_path / "away"), weaker=weaker, guidance=1.5, temperature=1.1,
-                   guided_above=0.3, guidance_to=2.5)
+                   guided_above=0.3, guidance_to=2.5, motion=0.0)
     sample(away)
     sidecar = json.loads((tmp_path / "away" / "0000-1.json").read_text())
-    assert [sidecar[name] for name in ("weaker", "temperature", "guided_above", "guidance_to")] == [
-        read_card(weaker).identity, 1.1, 0.3, 2.5]
+    names = ("weaker", "temperature", "guided_above", "guidance_to", "motion")
+    assert [sidecar[name] for name in names] == [read_card(weaker).identity, 1.1, 0.3, 2.5, 0.0]
     made, plain = (next(Path(one.out).glob("0000-1.[mn]p*")).read_bytes() for one in (away, samples))
     assert made != plain
     for other in (replace(away, weaker=""), replace(away, temperature=1.0), replace(away, guided_above=0.2),
-                  replace(away, guidance_to=0.0)):
+                  replace(away, guidance_to=0.0), replace(away, motion=1.0)):
         with pytest.raises(UsageError, match="of another sample"):
             sample(other)
     for wrong, why in (({"guidance": 1.0, "guidance_to": 0.0}, "--guidance other than 1"),
                        ({"guidance_to": 1.5}, "--guidance-to"), ({"temperature": 0.0}, "--temperature"),
-                       ({"guided_above": 1.0}, "--guided-above")):
+                       ({"guided_above": 1.0}, "--guided-above"), ({"motion": -1.0}, "--motion")):
         with pytest.raises(UsageError, match=why):
             sample(replace(away, out=str(tmp_path / "wrong"), **wrong))
 
