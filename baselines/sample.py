@@ -82,8 +82,8 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
         raise UsageError(f"--guided-above: expected a time of 0 to 1, got {config.guided_above}")
     if config.guidance_to and not config.guidance < config.guidance_to < math.inf:
         raise UsageError(f"--guidance-to: expected more than --guidance, {config.guidance}, got {config.guidance_to}")
-    if config.weaker and config.guidance == 1 and not config.guidance_to:
-        raise UsageError("--weaker goes with a --guidance other than 1, which is none")
+    if (config.weaker or config.motion != 1) and config.guidance == 1 and not config.guidance_to:
+        raise UsageError("--weaker and --motion go with a --guidance other than 1, which is none")
     prompts = read_prompts(config.prompts, config.level, config.register)
     wanted = [Sample(prompt.name(k), prompt.text, config.seed + k + config.own_seeds * row * config.samples)
               for row, prompt in enumerate(prompts) for k in range(config.samples)]

@@ -3,9 +3,9 @@
     python benchmarks/ucf101.py prepare --packed ucf101.npz                                 # where PyAV is
     python benchmarks/augmentation.py --packed ucf101.npz --out runs/augmentation           # one H200, minutes
 
-The preset ucf101 on a fifth of its training videos, each of whose changed clips is seen about as often as in `ucf101.py`:
-errors of the velocity on the 202 test clips, and on clips that were trained on, at three times. All arms take as many
-steps, with one training seed.
+The preset ucf101 on a fifth of its training videos, each of whose clips is seen about as often as in `ucf101.py`:
+errors of the velocity on the 202 test clips, and on clips that were trained on, at three times, and how far these are
+from the first arm's. All arms take as many steps, with one training seed.
 """
 from __future__ import annotations
 

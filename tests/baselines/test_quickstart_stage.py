@@ -6,10 +6,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import torch
 
 from baselines import quickstart, shipped
 from baselines.checkpoints import CARD, WEIGHTS, read_card
+from baselines.ladder_scores import score_frames
 from baselines.ladder_summary import RESULT
+from baselines.world import world_prompts
 from evalkit.errors import UsageError
 
 
@@ -69,3 +72,14 @@ def test_the_stage_scores_all_checkpoints_on_the_same_prompts_and_draws_the_trad
     assert (tmp_path / "out" / "sft" / "results.json").is_file() and (moved / "sft" / CARD).is_file()
     text = page.read_text()
     assert text.count("data:video/mp4") == 2 and '<section id="trade-off"' in text
+
+
+def test_guidance_of_motion_adds_motion_to_samples_of_a_shipped_checkpoint():
+    model, prompts = shipped.load_shipped("pretrain"), world_prompts(6)
+
+    def moving(motion):
+        with torch.no_grad():
+            frames = (255 * model.sample(prompts, range(6), 8, 3.0, motion=motion)).round().byte()
+        return score_frames(frames, prompts, 8.0, model.device, ("dynamic_degree",)).values["dynamic_degree"].mean()
+
+    assert moving(0.0) + 2 < moving(2.0)

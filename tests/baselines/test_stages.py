@@ -85,6 +85,7 @@ def test_samples_say_what_they_were_led_away_from_and_never_mix_with_others(samp
         with pytest.raises(UsageError, match="of another sample"):
             sample(other)
     for wrong, why in (({"guidance": 1.0, "guidance_to": 0.0}, "--guidance other than 1"),
+                       ({"guidance": 1.0, "guidance_to": 0.0, "weaker": ""}, "--guidance other than 1"),
                        ({"guidance_to": 1.5}, "--guidance-to"), ({"temperature": 0.0}, "--temperature"),
                        ({"guided_above": 1.0}, "--guided-above"), ({"motion": -1.0}, "--motion")):
         with pytest.raises(UsageError, match=why):
