@@ -232,7 +232,7 @@ class _Run:
         state = gathered({
             "step": self.step, "weights": {name: p.detach() for name, p in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(), "ema": self.ema.values,
-            "guard": [self.guard.start, *self.guard.recent],
+            "guard": [self.guard.start, *self.guard.recent], "seconds": time.perf_counter() - self._begun,
             "history": self.history, "stage": self.stage.state()}, keep=main)
         if main:
             write_state(self.out / STATE, state)
@@ -254,6 +254,7 @@ class _Run:
                                for name, value in state["stage"].items()})
         self.guard.start, *self.guard.recent = state["guard"]
         self.step, self.history = state["step"], state["history"]
+        self._begun -= state.get("seconds", 0.0)  # of the run before it was stopped
 
     def write_model(self, folder: Path) -> Checkpoint:
         """The averaged weights as a checkpoint of their own."""

@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 
 from baselines import pretrain
 from baselines.loop_state import Diverged, has_diverged, rate_at, read_state
+from baselines.shipped import FOLDER
 from baselines.stage import Draws, Shard
 from baselines.tracking import read_log
 from baselines.train import settle_folder, train
+from evalkit.cli import main
 from evalkit.errors import UsageError
 
 
@@ -62,6 +64,8 @@ def test_an_interrupt_ends_the_step_and_saves_it(smoke, tmp_path):
     assert read_state(tmp_path / "cut" / "state.pt")["step"] == 4 and signal.getsignal(signal.SIGINT) is before
     train(pretrain.build(config), config)
     assert same(whole, read_state(tmp_path / "cut" / "state.pt"))
+    seconds = [row["seconds"] for row in read_log(tmp_path / "cut")]
+    assert len(seconds) == 6 and seconds == sorted(seconds)  # those before the interrupt count
 
 
 def test_parts_of_a_batch_add_up_to_the_batch(smoke, tmp_path):
@@ -168,6 +172,14 @@ def test_a_full_disk_leaves_the_last_good_state(smoke, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_file_where_a_folder_should_be_is_said_in_one_line(tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    for stage in (["pretrain", "--preset", "smoke"], ["sample", "--from", str(FOLDER / "pretrain"), "--steps", "1",
+                                                      "--prompts", "world:1"]):
+        assert main(["baseline", *stage, "--out", str(tmp_path / "run")]) == 2
+        assert f"{tmp_path / 'run'}: cannot write there: " in capsys.readouterr().err
 
 
 def test_a_folder_of_another_run_is_refused_by_what_differs(smoke, tmp_path):
