@@ -32,6 +32,7 @@ class Comparison:
     n_prompts: int = 0
     needed_prompts: int | None = None
     paired_by: str = ""  # prompt, or video where a run has no prompts: its file name
+    n_unpaired: int = 0  # videos whose prompt the other run lacks: in `base` and `new`, but not in `difference`
 
     @property
     def significant(self) -> bool:
@@ -85,12 +86,13 @@ def _compare_videos(name: str, one: Score, base: Any, new: Any, other: Score, se
         why = "videos of the same name have other prompts"
     if why:
         return Comparison(name, one.value, other.value, one.higher_is_better, one.unit, f"not comparable: {why}")
-    left, right = left.dropna(subset=[key]), right.dropna(subset=[key])
+    count, both = len(left) + len(right), set(left[key].dropna()) & set(right[key].dropna())
+    left, right = (table[table[key].isin(both)] for table in (left, right))
     found = compare_paired(left[name].to_numpy(), right[name].to_numpy(), left[key].tolist(), right[key].tolist(),
                            higher_is_better=one.higher_is_better, seed=seed)
     return Comparison(name, one.value, other.value, one.higher_is_better, one.unit, found.verdict, found.difference,
                       found.ci95, found.p_value, None, found.effect_size, found.n_pairs, found.n_prompts,
-                      found.needed_prompts, key)
+                      found.needed_prompts, key, count - len(left) - len(right))
 
 
 def _prompts_agree(left: Any, right: Any) -> bool:

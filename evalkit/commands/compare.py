@@ -93,3 +93,7 @@ def print_comparison(base: Report, new: Report, found) -> None:
     print(f"{base.model} → {new.model}, paired by {by}; p after Holm's correction, effect is Cohen's d_z")
     print_columns(["score", "base", "new", "difference", "95 % interval", "p", "effect", "n", "verdict"], rows,
                   right=("base", "new", "difference", "p", "effect", "n"))
+    unpaired = max((one.n_unpaired for one in found), default=0)
+    if unpaired:
+        print(f"difference and what follows are over what both runs have; base and new hold {unpaired} videos of other "
+              f"{by}s, too")

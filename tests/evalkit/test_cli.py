@@ -83,6 +83,18 @@ def as_older_version(run_folder: Path, out: Path) -> Path:
     return out
 
 
+def test_videos_that_only_one_run_has_prompts_of_are_counted_and_said(runs, capsys):
+    one, other = Report.load(runs / "good"), Report.load(runs / "flickering")
+    whole, fewer = compare_reports(one, other), replace(one, videos=one.videos.iloc[3:])
+    found = compare_reports(fewer, other)
+    assert {score.n_unpaired for score in whole} == {0} and {score.n_unpaired for score in found} == {3}
+    assert {score.n_prompts for score in found} == {5}
+    print_comparison(one, other, whole)
+    assert "hold" not in capsys.readouterr().out
+    print_comparison(fewer, other, found)
+    assert "base and new hold 3 videos of other prompts, too" in capsys.readouterr().out
+
+
 def test_videos_of_one_name_are_paired_only_where_their_prompts_do_not_differ(runs, capsys):
     one = Report.load(runs / "good")
     other, without = (replace(one, videos=one.videos.assign(prompt=prompts)) for prompts in (
