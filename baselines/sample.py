@@ -20,6 +20,7 @@ from baselines.checkpoints import load_model, read_card
 from baselines.model import VideoDiffusion
 from baselines.presets import Preset
 from baselines.prompts import read_prompts
+from evalkit.commands.run import check_writable
 from evalkit.devices import choose_device
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
@@ -98,6 +99,7 @@ def sample(config: Config, progress: Progress = lambda *_: None) -> Path:
                 "motion": None if config.motion == 1 else config.motion,
                 "temperature": None if config.temperature == 1 else config.temperature}
     folder, suffix = Path(config.out), _suffix(config.format)
+    check_writable(folder)
     missing = [one for one in wanted if not is_done(folder, one, settings, suffix)]
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     if missing:

@@ -23,6 +23,7 @@ from baselines.muon import Muon
 from baselines.sharding import check_sharding, gathered, optimizer_pieces, piece, shard_transformer, whole
 from baselines.stage import Batch, ClosedForm, Draws, Shard, Stage
 from baselines.tracking import LOG, open_trackers
+from evalkit.commands.run import check_writable
 from evalkit.errors import UsageError
 from evalkit.results import write_atomic
 
@@ -319,13 +320,15 @@ def is_begun(out: Path) -> bool:
 
 
 def settle_folder(out: Path, config: LoopConfig) -> None:
-    """Save the configuration, on the first process; UsageError where `out` holds a run with another one."""
+    """Save the configuration, on the first process; UsageError where `out` holds a run with another one, or is a file.
+    """
     if not config.out:
         raise UsageError("--out: expected a folder for the run")
     if config.shard:
         check_sharding()
     if os.environ.get("RANK", "0") != "0":
         return
+    check_writable(out)
     wanted = json.loads(json.dumps(asdict(config)))
     path = out / CONFIG
     if path.is_file() and not config.overwrite and is_begun(out):

@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (*UNWRITABLE, errno.ENOSPC, errno.EDQUOT):
             raise
-        what = f"{error.filename}: cannot write there: {error.strerror}" if error.filename else str(error)
-        print(f"evalkit {name}: {what}", file=sys.stderr)
+        print(f"evalkit {name}: {error}", file=sys.stderr)
         return EXIT_USAGE if error.errno in UNWRITABLE else 1
 
 

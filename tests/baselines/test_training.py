@@ -179,7 +179,7 @@ def test_a_file_where_a_folder_should_be_is_said_in_one_line(tmp_path, capsys):
     for stage in (["pretrain", "--preset", "smoke"], ["sample", "--from", str(FOLDER / "pretrain"), "--steps", "1",
                                                       "--prompts", "world:1"]):
         assert main(["baseline", *stage, "--out", str(tmp_path / "run")]) == 2
-        assert f"{tmp_path / 'run'}: cannot write there: " in capsys.readouterr().err
+        assert f"--out {tmp_path / 'run'}: cannot write there: " in capsys.readouterr().err
 
 
 def test_a_folder_of_another_run_is_refused_by_what_differs(smoke, tmp_path):
